@@ -1,0 +1,20 @@
+"""The Pulumi components: one concept and one file each, joined by outputs only. They do not know Settings."""
+
+from components.image import ImageArgs, RerankerImage
+from components.model import ModelArgs, ModelVolume
+from components.network import NetworkArgs, SharedNetwork
+from components.ragflow import RagflowArgs, RagflowAttachment
+from components.reranker import Reranker, RerankerArgs
+
+__all__ = [
+    "ImageArgs",
+    "ModelArgs",
+    "ModelVolume",
+    "NetworkArgs",
+    "RagflowArgs",
+    "RagflowAttachment",
+    "Reranker",
+    "RerankerArgs",
+    "RerankerImage",
+    "SharedNetwork",
+]

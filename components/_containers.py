@@ -1,0 +1,70 @@
+"""What our containers are told and how they are confined: argv and scripts, computed without pulumi."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+
+PORT = 8000
+USER = "2000:2000"
+KEY_DIRECTORY = "/run/reranker"
+KEY_FILE = f"{KEY_DIRECTORY}/api_keys"
+HOME = "/var/lib/reranker"
+POPULATE_TARGET = "/srv/model"
+
+
+def run_argv(*, name: str, image: str, owner_label: str, network: str, mounts: Sequence[str], environment: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
+    """argv of a one-off container of the image, confined as the reranker is. `network` 'none' cuts it off."""
+    return [
+        "docker", "run", "--rm", "--interactive", "--init", "--name", name, "--label", owner_label, "--network", network, "--user", USER,
+        "--read-only", "--tmpfs", "/tmp:rw,nosuid,nodev,size=256m", "--tmpfs", f"{HOME}:rw,nosuid,nodev,mode=1777,size=256m",
+        "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--memory", "2g", "--memory-swap", "2g", "--pids-limit", "256",
+        *(item for mount in mounts for item in ("--mount", mount)),
+        *(item for key, value in sorted(environment.items()) for item in ("--env", f"{key}={value}")),
+        image, *arguments,
+    ]  # fmt: skip
+
+
+def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = "") -> str:
+    """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own."""
+    stale = shlex.join(["docker", "ps", "-aq", "--filter", f"name=^/{name}$", "--filter", f"label={owner_label}"])
+    redirect = f" < {shlex.quote(stdin)}" if stdin else ""
+    return f"stale=$({stale})\n[ -z \"$stale\" ] || docker rm -f \"$stale\" >/dev/null\nexec {shlex.join(argv)}{redirect}"
+
+
+def populate_arguments(*, source: str, repo: str, revision: str, mirrors: Sequence[str], endpoint: str, target: str) -> list[str]:
+    """argv of serving.populate for a source: hub | modelscope | directory | archive."""
+    where = {
+        "hub": [item for mirror in mirrors for item in ("--mirror", mirror)] + ["--token-stdin"],
+        "modelscope": ["--endpoint", endpoint, "--token-stdin"],
+    }.get(source, [])
+    return ["populate", "--source", source, "--repo", repo, "--revision", revision, "--target", target, *where]
+
+
+def wait_script(container: str, *, seconds: int, lines: int = 40) -> str:
+    """Shell: wait until the container is healthy; give up at once when it stopped or keeps restarting, with its last log lines in the error."""
+    name = shlex.quote(container)
+    return f"""
+look() {{ docker inspect --format '{{{{.State.Status}}}} {{{{if .State.Health}}}}{{{{.State.Health.Status}}}}{{{{end}}}} {{{{.RestartCount}}}}' {name}; }}
+fail() {{
+  echo "--- last log lines of {container}:" >&2
+  docker logs --tail {lines} {name} >&2 2>&1
+  echo "{container}: $1" >&2
+  exit 1
+}}
+end=$(( $(date +%s) + {seconds} ))
+while :; do
+  set -- $(look) || fail "is gone: something removed it while it started; run pulumi up again"
+  [ $# -ge 2 ] || fail "is not running (status $1); the log above says why, pulumi up tries again"
+  case "$1 $2" in
+    "running healthy") exit 0 ;;
+    exited*|dead*) fail "stopped before it was healthy; the log above says why, pulumi up tries again" ;;
+  esac
+  [ "${{3:-0}}" -lt 2 ] || fail "keeps stopping (restarted $3 times); the log above says why, pulumi up tries again"
+  [ "$(date +%s)" -lt "$end" ] || fail "not healthy within {seconds} s (last: $1, $2); raise healthTimeoutSeconds if the log above shows it still loading"
+  sleep 2
+done
+""".strip()
+
+
+def serving_names(slug: str) -> list[str]:
+    """Model names that are answered to: the plain one, and the path that the compose files of the past told people to configure."""
+    return [slug, f"/models/{slug}"]

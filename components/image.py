@@ -1,0 +1,157 @@
+"""The image of the reranker: vLLM (or plain Python for the mock) below, the serving layer of this project on top."""
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pulumi
+import pulumi_command as command
+import pulumi_docker as docker
+
+
+@dataclass(frozen=True, kw_only=True)
+class WheelBase:
+    """vLLM's CPU wheel by images/Dockerfile.cpu. `build_args` are that file's ARGs."""
+
+    version: str
+    build_args: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceBase:
+    """vLLM's own docker/Dockerfile.cpu, from a git URL (at tag v<version>) or a local clone (as it is checked out)."""
+
+    version: str
+    context: str
+    build_args: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegistryBase:
+    """A published image that the build pulls: 'name:tag@sha256:...'."""
+
+    reference: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchiveBase:
+    """A tar of docker save on the machine that runs pulumi, and the name:tag inside it."""
+
+    path: str
+    reference: str
+
+
+Base = WheelBase | SourceBase | RegistryBase | ArchiveBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageArgs:
+    """`image_name` is the tag of the finished image; `build_network` is 'default' or 'host'; `environment` reaches the stack's Docker host."""
+
+    base: Base
+    image_name: str
+    platform: str
+    build_network: str
+    ca_bundle: str
+    environment: Mapping[str, str]
+
+
+class RerankerImage(pulumi.ComponentResource):
+    """The image that serves, on the Docker host. A change of Dockerfile, argument, version or serving code is a change of `image_id`."""
+
+    image_name: pulumi.Output[str]
+    image_id: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rerank:index:RerankerImage", name, None, opts)
+        reference, identity = self._base(name, args)
+        serving = docker.Image(
+            f"{name}-serving",
+            image_name=args.image_name,
+            skip_push=True,
+            build=docker.DockerBuildArgs(
+                context=".",
+                dockerfile="images/Dockerfile.serving",
+                builder_version=docker.BuilderVersion.BUILDER_BUILD_KIT,
+                platform=args.platform,
+                # The tag of the base stays when its content changes: its id is what makes this layer follow.
+                args={"BASE": reference, "BASE_ID": identity, "CA_BUNDLE": args.ca_bundle},
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        self.image_name = serving.image_name
+        self.image_id = serving.repo_digest
+        self.register_outputs({"image_name": self.image_name, "image_id": self.image_id})
+
+    def _base(self, name: str, args: ImageArgs) -> tuple[pulumi.Input[str], pulumi.Input[str]]:
+        """Reference for FROM, and identity, of the image below."""
+        match args.base:
+            case WheelBase(version=version, build_args=build_args):
+                return self._built(name, args, f"vllm-cpu:{version}", ".", "images/Dockerfile.cpu", build_args)
+            case SourceBase(version=version, context=context, build_args=build_args) if is_local(context):
+                folder = os.path.relpath(Path(context).expanduser())
+                return self._built(name, args, f"vllm-cpu:{version}", folder, f"{folder}/docker/Dockerfile.cpu", build_args)
+            case SourceBase(version=version, context=context, build_args=build_args):
+                tag = f"vllm-cpu:{version}"
+                script = source_script(tag, f"{context}#v{version}", args.platform, args.build_network, build_args)
+                return tag, self._commanded(name, args, script, [context, version])
+            case RegistryBase(reference=reference):
+                return reference, reference
+            case ArchiveBase(path=path, reference=reference):
+                return reference, self._commanded(name, args, archive_script(path, reference), [file_identity(path)])
+
+    def _built(
+        self, name: str, args: ImageArgs, tag: str, context: str, dockerfile: str, build_args: Mapping[str, str]
+    ) -> tuple[pulumi.Input[str], pulumi.Input[str]]:
+        base = docker.Image(
+            f"{name}-base",
+            image_name=tag,
+            skip_push=True,
+            build=docker.DockerBuildArgs(
+                context=context,
+                dockerfile=dockerfile,
+                builder_version=docker.BuilderVersion.BUILDER_BUILD_KIT,
+                platform=args.platform,
+                network=None if args.build_network == "default" else args.build_network,
+                args=build_args,
+            ),
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return base.image_name, base.repo_digest
+
+    def _commanded(self, name: str, args: ImageArgs, script: str, triggers: list[str]) -> pulumi.Output[str]:
+        made = command.local.Command(
+            f"{name}-base",
+            create=script,
+            environment=args.environment,
+            triggers=triggers,
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return made.stdout
+
+
+def is_local(context: str) -> bool:
+    """A path, not a git URL: only URLs have a scheme or a user@host: in front."""
+    return "://" not in context and not context.startswith("git@")
+
+
+def source_script(tag: str, context: str, platform: str, network: str, build_args: Mapping[str, str]) -> str:
+    """Shell: build a git URL with BuildKit and print the image's id. docker.Image takes local folders alone."""
+    arguments = [item for key, value in sorted(build_args.items()) for item in ("--build-arg", f"{key}={value}")]
+    build = ["docker", "build", "--file", "docker/Dockerfile.cpu", "--tag", tag, "--platform", platform, "--network", network, *arguments, context]
+    return f"DOCKER_BUILDKIT=1 {shlex.join(build)} >&2\n{shlex.join(['docker', 'image', 'inspect', '--format', '{{.Id}}', tag])}"
+
+
+def archive_script(path: str, reference: str) -> str:
+    """Shell: load the tar into the daemon, wherever that is, and print the image's id."""
+    inspect = shlex.join(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
+    missing = f"imageStrategy archive: {path} holds no image {reference}; set archiveImage to the name:tag that docker load printed above"
+    return f"docker load --input {shlex.quote(str(Path(path).expanduser()))} >&2\n{inspect} || {{ echo {shlex.quote(missing)} >&2; exit 1; }}"
+
+
+def file_identity(path: str) -> str:
+    """Size and time of change: reading gigabytes for a hash in every preview would cost more than it tells."""
+    stat = Path(path).expanduser().stat()
+    return f"{stat.st_size}-{stat.st_mtime_ns}"

@@ -1,0 +1,103 @@
+"""The model on the Docker host: a volume, and the step that fills it whole or fails."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_command as command
+import pulumi_docker as docker
+
+import labels
+from components import _containers
+from components.image import file_identity
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs:
+    """`source` is hub | modelscope | directory | archive; `path` is the directory's or the archive's; `token` never leaves stdin.
+
+    `generation` is the incarnation of the volume (labels.generation), `environment` reaches the stack's Docker host, `proxies` the mirrors.
+    """
+
+    source: str
+    repo: str
+    revision: str
+    slug: str
+    mirrors: Sequence[str]
+    endpoint: str
+    path: str
+    token: pulumi.Input[str] = field(repr=False)
+    keep: bool
+    network: str
+    image_name: pulumi.Input[str]
+    prefix: str
+    generation: str
+    owner: str
+    proxies: Mapping[str, str]
+    environment: Mapping[str, str]
+
+
+class ModelVolume(pulumi.ComponentResource):
+    """A complete, verified copy of one revision of the model. Another revision is another volume: the old one serves until the new one is whole."""
+
+    mount_type: str
+    mount_source: pulumi.Output[str]
+
+    def __init__(self, name: str, args: ModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rerank:index:ModelVolume", name, None, opts)
+        owner_label = f"{labels.OWNER}={args.owner}"
+        if args.source == "directory":
+            self.mount_type = "bind"
+            source: pulumi.Output[str] = pulumi.Output.from_input(args.path)
+            target = f"/models/{args.slug}"
+            mount = f"type=bind,source={args.path},target={target},readonly"
+        else:
+            self.mount_type = "volume"
+            target = _containers.POPULATE_TARGET
+            volume = docker.Volume(
+                f"{name}-volume",
+                name=volume_name(args.prefix, args.slug, args.revision),
+                labels=[
+                    docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner),
+                    docker.VolumeLabelArgs(label=labels.GENERATION, value=args.generation),
+                ],
+                # Gigabytes behind a slow mirror outlive a destroy unless modelKeep says otherwise.
+                opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.keep),
+            )
+            source = volume.name
+            mount = f"type=volume,source={volume_name(args.prefix, args.slug, args.revision)},target={target}"
+        container = f"{args.prefix}-populate"
+        arguments = _containers.populate_arguments(
+            source=args.source, repo=args.repo, revision=args.revision, mirrors=args.mirrors, endpoint=args.endpoint, target=target
+        )
+        archive = args.path if args.source == "archive" else ""
+
+        def script(image: str) -> str:
+            argv = _containers.run_argv(
+                name=container,
+                image=image,
+                owner_label=owner_label,
+                network=args.network if args.source in ("hub", "modelscope") else "none",
+                mounts=[mount],
+                environment=args.proxies,
+                arguments=arguments,
+            )
+            return _containers.one_off(argv, name=container, owner_label=owner_label, stdin=archive)
+
+        populate = command.local.Command(
+            f"{name}-populate",
+            create=pulumi.Output.from_input(args.image_name).apply(script),
+            # One line: the token, or nothing. argv and environment would show in 'docker inspect'.
+            stdin=pulumi.Output.secret(pulumi.Output.concat(args.token, "\n")),
+            environment=args.environment,
+            triggers=[source, args.repo, args.revision, args.source, args.generation, file_identity(archive) if archive else ""],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        # Whoever mounts the model waits until it is whole.
+        self.mount_source = pulumi.Output.all(source, populate.id).apply(lambda both: str(both[0]))
+        self.register_outputs({"mount_source": self.mount_source})
+
+
+def volume_name(prefix: str, slug: str, revision: str) -> str:
+    """Name of the volume of one revision: 'ragflow-vllm-reranker-qwen3-reranker-0.6b-6e9e69830b95'."""
+    return f"{prefix}-{slug}-{revision[:12]}"

@@ -1,0 +1,42 @@
+"""The network on which RAGFlow finds the reranker by name."""
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_docker as docker
+
+import labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkArgs:
+    """`adopt`: the network is somebody else's (made by hand, by RAGFlow, by another stack): used as it is and never deleted by us."""
+
+    network_name: str
+    adopt: bool
+    adopted_id: str = ""
+    owner: str
+
+
+class SharedNetwork(pulumi.ComponentResource):
+    """A bridge network with names, created or adopted."""
+
+    network_name: pulumi.Output[str]
+    network_id: pulumi.Output[str]
+
+    def __init__(self, name: str, args: NetworkArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rerank:index:SharedNetwork", name, None, opts)
+        if args.adopt:
+            self.network_name = pulumi.Output.from_input(args.network_name)
+            self.network_id = pulumi.Output.from_input(args.adopted_id)
+        else:
+            network = docker.Network(
+                f"{name}-bridge",
+                name=args.network_name,
+                driver="bridge",
+                labels=[docker.NetworkLabelArgs(label=labels.OWNER, value=args.owner)],
+                opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            )
+            self.network_name = network.name
+            self.network_id = network.id
+        self.register_outputs({"network_name": self.network_name, "network_id": self.network_id})

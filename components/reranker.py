@@ -1,0 +1,188 @@
+"""The container that answers rerank calls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pulumi
+import pulumi_command as command
+import pulumi_docker as docker
+
+import labels
+from components import _containers
+
+
+@dataclass(frozen=True, kw_only=True)
+class RerankerArgs:
+    """One reranker. `arguments` is the argv after the image's entry point, without the key file; memory and shm in MiB.
+
+    `model_mount_source` None: no model (the mock). `api_key` None: none is asked of callers. `key_generation`, `network_id`: incarnations of what the container
+    was started with; another one replaces it. `environment` reaches the stack's Docker host.
+    """
+
+    container_name: str
+    image_name: pulumi.Input[str]
+    image_id: pulumi.Input[str]
+    arguments: Sequence[str]
+    network_name: pulumi.Input[str]
+    network_id: pulumi.Input[str]
+    model_mount_type: str = "volume"
+    model_mount_source: pulumi.Input[str] | None = None
+    model_target: str = ""
+    api_key: pulumi.Input[str] | None = field(default=None, repr=False)
+    key_generation: str = ""
+    bind_address: str
+    host_port: int
+    cpus: int
+    memory_mib: int
+    shm_mib: int
+    gpus: int = 0
+    restart: str
+    log_max_mib: int
+    health_timeout_seconds: int
+    owner: str
+    environment: Mapping[str, str]
+
+
+class Reranker(pulumi.ComponentResource):
+    """A confined container on the shared network that is healthy when it is there at all."""
+
+    container_name: pulumi.Output[str]
+    container_id: pulumi.Output[str]
+    internal_url: pulumi.Output[str]
+    host_url: pulumi.Output[str]
+
+    def __init__(self, name: str, args: RerankerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("rerank:index:Reranker", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        ours = docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner)
+
+        cache = docker.Volume(f"{name}-cache", name=f"{args.container_name}-cache", labels=[ours], opts=child)
+        mounts = [docker.ContainerMountArgs(type="volume", source=cache.name, target=_containers.HOME)]
+        if args.model_mount_source is not None:
+            mounts.append(docker.ContainerMountArgs(type=args.model_mount_type, source=args.model_mount_source, target=args.model_target, read_only=True))
+
+        key_arguments: list[str] = []
+        key_id: pulumi.Input[str] = ""
+        if args.api_key is not None:
+            key_arguments = ["--api-key-file", _containers.KEY_FILE]
+            volume, key_id = self._key(name, args, args.api_key)
+            mounts.append(docker.ContainerMountArgs(type="volume", source=volume, target=_containers.KEY_DIRECTORY, read_only=True))
+
+        container = docker.Container(
+            f"{name}-container",
+            name=args.container_name,
+            hostname=args.container_name,
+            image=args.image_id,
+            command=_before_extra(args.arguments, key_arguments),
+            labels=[
+                docker.ContainerLabelArgs(label=labels.OWNER, value=args.owner),
+                docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=args.network_id),
+                docker.ContainerLabelArgs(label=labels.GENERATION, value=key_id),
+            ],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network_name)],
+            ports=[docker.ContainerPortArgs(internal=_containers.PORT, external=args.host_port, ip=args.bind_address)] if args.host_port else [],
+            mounts=mounts,
+            cpus=str(args.cpus),
+            memory=args.memory_mib,
+            memory_swap=args.memory_mib,
+            shm_size=args.shm_mib,
+            device_requests=[docker.ContainerDeviceRequestArgs(driver="nvidia", count=args.gpus, capabilities=["gpu"])] if args.gpus else [],
+            user=_containers.USER,
+            read_only=True,
+            tmpfs={"/tmp": "rw,nosuid,nodev,size=1g"},  # noqa: S108 - inside the container
+            capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
+            security_opts=["no-new-privileges:true"],
+            init=True,
+            restart=args.restart,
+            log_driver="json-file",
+            log_opts={"max-size": f"{args.log_max_mib}m", "max-file": "3"},
+            stop_timeout=30,
+            healthcheck=docker.ContainerHealthcheckArgs(
+                tests=["CMD", "python3", "-m", "serving", "health"], interval="10s", timeout="10s", start_period=_duration(args.health_timeout_seconds), retries=3
+            ),
+            # The wait below fails sooner than the provider's own, and with the log.
+            wait=False,
+            must_run=True,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        command.local.Command(
+            f"{name}-healthy",
+            create=_containers.wait_script(args.container_name, seconds=args.health_timeout_seconds),
+            environment=args.environment,
+            triggers=[container.id],
+            opts=child,
+        )
+        self.container_name = container.name
+        self.container_id = container.id
+        self.internal_url = pulumi.Output.from_input(internal_url(args.container_name))
+        self.host_url = pulumi.Output.from_input(host_url(args.bind_address, args.host_port))
+        self.register_outputs(
+            {
+                "container_name": self.container_name,
+                "container_id": self.container_id,
+                "internal_url": self.internal_url,
+                "host_url": self.host_url,
+            }
+        )
+
+    def _key(self, name: str, args: RerankerArgs, api_key: pulumi.Input[str]) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
+        """A volume that holds the key file, and the id of this writing of it (which says nothing of the key)."""
+        volume = docker.Volume(
+            f"{name}-key",
+            name=f"{args.container_name}-key",
+            labels=[
+                docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner),
+                docker.VolumeLabelArgs(label=labels.GENERATION, value=args.key_generation),
+            ],
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        owner_label = f"{labels.OWNER}={args.owner}"
+        container = f"{args.container_name}-key"
+
+        def script(image: str) -> str:
+            argv = _containers.run_argv(
+                name=container,
+                image=image,
+                owner_label=owner_label,
+                network="none",
+                mounts=[f"type=volume,source={args.container_name}-key,target={_containers.KEY_DIRECTORY}"],
+                environment={},
+                arguments=["key", "--target", _containers.KEY_FILE],
+            )
+            return _containers.one_off(argv, name=container, owner_label=owner_label)
+
+        written = command.local.Command(
+            f"{name}-key-file",
+            create=pulumi.Output.from_input(args.image_name).apply(script),
+            stdin=pulumi.Output.secret(pulumi.Output.concat(api_key, "\n")),
+            environment=args.environment,
+            triggers=[volume.name, args.key_generation],
+            opts=pulumi.ResourceOptions(parent=self),
+        )
+        return volume.name, pulumi.Output.unsecret(written.stdout)
+
+
+def _before_extra(arguments: Sequence[str], more: Sequence[str]) -> list[str]:
+    """argv with `more` put before the '--' that begins vLLM's own arguments."""
+    at = list(arguments).index("--") if "--" in arguments else len(arguments)
+    return [*arguments[:at], *more, *arguments[at:]]
+
+
+def _duration(seconds: int) -> str:
+    """Seconds as the daemon writes them back ('15m0s'): any other spelling is a difference in every preview."""
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes}m{rest}s" if hours else f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def internal_url(container_name: str) -> str:
+    """Base URL on the shared network, for RAGFlow."""
+    return f"http://{container_name}:{_containers.PORT}/v1"
+
+
+def host_url(bind_address: str, host_port: int) -> str:
+    """Base URL on the Docker host, or '' where no port is published."""
+    if not host_port:
+        return ""
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)  # noqa: S104
+    return f"http://{address}:{host_port}/v1"
