@@ -1,0 +1,35 @@
+"""`health`: asks the server inside this container whether it is well. A bare socket, because http.client alone takes longer to import than to ask."""
+
+import socket
+
+ADDRESS = ("127.0.0.1", 8000)
+TIMEOUT_SECONDS = 5.0
+
+
+def check(address: tuple[str, int] = ADDRESS, timeout: float = TIMEOUT_SECONDS) -> str:
+    """Returns "" where GET /health answers 200 within `timeout` seconds, else the reason in a sentence."""
+    host, port = address
+    try:
+        with socket.create_connection(address, timeout) as connection:
+            connection.settimeout(timeout)
+            connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+            with connection.makefile("rb") as answer:
+                line = answer.readline(200)
+    except TimeoutError:
+        return f"http://{host}:{port}/health did not answer within {timeout:g} s: the server is busy or stuck."
+    except OSError as error:
+        return f"http://{host}:{port}/health cannot be reached ({error.strerror or error}): the server is still starting, or it has stopped."
+    words = line.split()
+    if len(words) >= 2 and words[0].startswith(b"HTTP/1.") and words[1] == b"200":
+        return ""
+    return f"http://{host}:{port}/health answered {line.decode('latin-1').strip()!r} instead of 200: see the container's log."
+
+
+def main(argv: list[str]) -> int:
+    """Exit status 0 and "healthy", or 1 and the reason, on standard output, where `docker inspect` keeps it."""
+    if argv:
+        print(f"health takes no arguments, but got {argv!r}.")
+        return 1
+    reason = check()
+    print(reason or "healthy")
+    return 1 if reason else 0

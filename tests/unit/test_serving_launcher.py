@@ -1,0 +1,431 @@
+"""What `launch` decides, on a table of machines."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from serving.facts import Cpu, Facts, Machine, Model
+from serving.launcher import OWN_FLAGS, Decision, Options, Plan, Refused, decide, parse, report
+
+GIB = 1 << 30
+ROOT = Path(__file__).parents[2]
+ENTRY = "vllm.entrypoints.openai.api_server"
+SMALL = Model(
+    directory="/models/q",
+    architecture="Qwen3ForCausalLM",
+    weight_bytes=1_191_588_280,
+    weight_dtype="bfloat16",
+    layers=28,
+    kv_heads=8,
+    head_dim=128,
+    max_positions=40960,
+    vocabulary=151669,
+    hidden=1024,
+    tied=True,
+)
+OPTIONS = Options(
+    device="cpu",
+    model="/models/q",
+    served_model_names=("q", "/models/q"),
+    max_model_len=4096,
+    dtype="auto",
+    kv_cache_gib=1,
+    max_num_batched_tokens=0,
+    max_num_seqs=0,
+    eager=True,
+    instruction="x",
+)
+
+
+def cores(number: int, *, threads: int = 1, nodes: int = 1) -> tuple[Cpu, ...]:
+    """CPUs as Linux numbers them: first one thread of each core, node by node, then the second threads."""
+    return tuple(Cpu(id=core + thread * number, core=core, node=core * nodes // number) for thread in range(threads) for core in range(number))
+
+
+def machine(flags: str = "avx2", architecture: str = "x86_64", cpus: tuple[Cpu, ...] = cores(2), **changes: object) -> Machine:
+    plain = Machine(
+        architecture=architecture,
+        cpu_flags=frozenset(flags.split()),
+        cpus=cpus,
+        quota=None,
+        memory=64 * GIB,
+        libraries=(),
+        preloaded="",
+        compiler=True,
+        server_module=ENTRY,
+    )
+    return replace(plain, **changes)
+
+
+def plan(host: Machine | None = None, model: Model = SMALL, **changes: object) -> Plan:
+    return decide(Facts(machine=host or machine(), model=model), replace(OPTIONS, **changes), "/tmp/score.jinja")
+
+
+def refusal(host: Machine | None = None, model: Model = SMALL, **changes: object) -> str:
+    with pytest.raises(Refused) as caught:
+        plan(host, model, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def value(of: Plan, flag: str) -> str:
+    return of.argv[of.argv.index(flag) + 1]
+
+
+ZEN3, ZEN4, ICE_LAKE = "avx avx2 fma", "avx avx2 avx512f avx512_bf16 avx512_vnni", "avx avx2 avx512f avx512bw avx512_vnni"
+SAPPHIRE_RAPIDS = "avx2 avx512f avx512_bf16 amx_bf16 amx_tile amx_int8"
+
+
+@pytest.mark.parametrize(
+    ("flags", "architecture", "wanted", "got"),
+    [
+        (ZEN3, "x86_64", "auto", "float32"),
+        (ZEN4, "x86_64", "auto", "bfloat16"),
+        (ICE_LAKE, "x86_64", "auto", "float32"),
+        (SAPPHIRE_RAPIDS, "x86_64", "auto", "bfloat16"),
+        ("avx2 amx_bf16", "x86_64", "auto", "bfloat16"),
+        ("fp asimd bf16 sve", "aarch64", "auto", "bfloat16"),
+        ("fp asimd", "aarch64", "auto", "float32"),
+        (ZEN4, "x86_64", "float32", "float32"),
+        (ZEN4, "x86_64", "bfloat16", "bfloat16"),
+        (ZEN3, "x86_64", "float32", "float32"),
+    ],
+)
+def test_the_format_follows_what_the_cpu_computes_natively(flags: str, architecture: str, wanted: str, got: str) -> None:
+    assert value(plan(machine(flags, architecture), dtype=wanted), "--dtype") == got
+
+
+@pytest.mark.parametrize(("flags", "architecture"), [(ZEN3, "x86_64"), (ICE_LAKE, "x86_64"), ("fp asimd", "aarch64"), ("avx2 bf16", "x86_64")])
+def test_bfloat16_on_a_cpu_without_it_is_refused_with_the_reason(flags: str, architecture: str) -> None:
+    assert "a hundred times slower and the engine stalls; set dtype to auto or float32" in refusal(machine(flags, architecture), dtype="bfloat16")
+
+
+def test_float16_is_refused_on_a_cpu() -> None:
+    assert "float16, which is for the gpu backend" in refusal(machine(ZEN4), dtype="float16")
+
+
+def test_an_x86_without_avx2_is_refused_and_told_about_virtual_machines() -> None:
+    assert "set the CPU type to 'host'" in refusal(machine("sse4_2 avx"))
+    plan(machine("asimd", "aarch64"))
+
+
+EIGHT_SMT = cores(8, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quota", "bind", "threads"),
+    [
+        (cores(2), None, "0,1", None),
+        (cores(2), 2.0, "0,1", None),
+        (cores(4), 10.0, "0,1,2,3", None),
+        (EIGHT_SMT, None, "0,1,2,3,4,5,6,7", None),
+        (tuple(cpu for cpu in EIGHT_SMT if cpu.id in (2, 3, 10)), None, "2,3", None),
+        ((Cpu(id=0, core=0, node=0), Cpu(id=1, core=0, node=0)), None, "0", None),
+        (cores(64, threads=2, nodes=2), None, ",".join(map(str, range(32))), None),
+        (cores(16), 2.0, "nobind", "2"),
+        (cores(16), 2.9, "nobind", "2"),
+        (cores(16), 0.5, "nobind", "1"),
+        (cores(64, threads=2, nodes=2), 10.0, "nobind", "10"),
+        (cores(10), 0.1 * 30, "nobind", "3"),
+    ],
+    ids=[
+        "2 cores",
+        "a quota of all",
+        "a quota of more",
+        "8 cores of 2 threads",
+        "a cpuset",
+        "2 threads of one core",
+        "2 sockets",
+        "2 of 16",
+        "2.9 of 16",
+        "half of one",
+        "10 of 2 sockets",
+        "3 with rounding",
+    ],
+)
+def test_every_core_the_container_has_computes_and_none_is_held_back(
+    cpus: tuple[Cpu, ...], quota: float | None, bind: str, threads: str | None
+) -> None:
+    env = plan(machine(cpus=cpus, quota=quota)).env
+    assert (env["VLLM_CPU_OMP_THREADS_BIND"], env.get("OMP_NUM_THREADS")) == (bind, threads)
+    assert "VLLM_CPU_NUM_OF_RESERVED_CPU" not in env
+
+
+def test_the_whole_command_on_a_two_core_laptop() -> None:
+    libraries = (("tcmalloc", "/usr/lib/x/libtcmalloc_minimal.so.4"), ("iomp5", "/venv/lib/libiomp5.so"))
+    got = plan(machine(ZEN4, libraries=libraries))
+    assert got.argv == (
+        "-m",
+        ENTRY,
+        "--model",
+        "/models/q",
+        "--served-model-name",
+        "q",
+        "/models/q",
+        "--host",
+        "0.0.0.0",
+        "--port",
+        "8000",
+        "--runner",
+        "pooling",
+        "--chat-template",
+        "/tmp/score.jinja",
+        "--max-model-len",
+        "4096",
+        "--enable-prefix-caching",
+        "--disable-uvicorn-access-log",
+        "--hf-overrides",
+        '{"architectures":["Qwen3ForSequenceClassification"],"classifier_from_token":["no","yes"],"is_original_qwen3_reranker":true}',
+        "--enforce-eager",
+        "--dtype",
+        "bfloat16",
+        "--block-size",
+        "32",
+        "--max-num-batched-tokens",
+        "2048",
+        "--max-num-seqs",
+        "128",
+    )
+    assert got.env == {
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "0,1",
+        "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
+        "LD_PRELOAD": "/usr/lib/x/libtcmalloc_minimal.so.4:/venv/lib/libiomp5.so",
+    }
+    assert [item.what for item in got.decisions] == ["dtype", "memory", "threads", "preload", "max-num-batched-tokens", "max-num-seqs"]
+
+
+def test_what_the_image_preloads_already_is_not_preloaded_twice() -> None:
+    libraries = (("tcmalloc", "/a/libtcmalloc_minimal.so.4"), ("iomp5", "/b/libiomp5.so"))
+    assert plan(machine(libraries=libraries, preloaded="/c/libtcmalloc.so.4")).env["LD_PRELOAD"] == "/b/libiomp5.so:/c/libtcmalloc.so.4"
+    assert "LD_PRELOAD" not in plan(machine(libraries=libraries, preloaded="/c/libtcmalloc.so.4:/d/libiomp5.so")).env
+
+
+def test_configured_maxima_are_kept() -> None:
+    got = plan(max_num_batched_tokens=512, max_num_seqs=8)
+    assert (value(got, "--max-num-batched-tokens"), value(got, "--max-num-seqs")) == ("512", "8")
+
+
+def test_a_compiled_engine_is_not_eager_and_needs_a_compiler() -> None:
+    assert "--enforce-eager" not in plan(eager=False).argv
+    assert "needs a C++ compiler and this image has none; set enforceEager to true" in refusal(machine(compiler=False), eager=False)
+    plan(machine(compiler=False), eager=True)
+
+
+def test_a_checkpoint_converted_before_gets_no_overrides_and_another_model_is_refused() -> None:
+    assert "--hf-overrides" not in plan(model=replace(SMALL, architecture="Qwen3ForSequenceClassification")).argv
+    assert "is a BertForSequenceClassification; it must be a Qwen3ForCausalLM" in refusal(
+        model=replace(SMALL, architecture="BertForSequenceClassification")
+    )
+
+
+def test_memory_that_cannot_hold_the_model_is_refused_with_the_arithmetic() -> None:
+    # 1.1 GiB of bfloat16 are 2.2 in float32, and 0.6 for the second embedding; with 1 of KV cache and 2 of vLLM: 5.8
+    message = refusal(machine(memory=5 * GIB))
+    assert "weights 2.8 + KV cache 1 + vLLM 2.0 = 5.8 GiB in float32, limit 5.0 GiB; raise memoryGiB, lower kvCacheGiB" in message
+    plan(machine(memory=6 * GIB))
+    plan(machine(memory=int(5.3 * GIB)), model=replace(SMALL, tied=False))
+    plan(machine(ZEN4, memory=5 * GIB))
+
+
+def test_a_kv_cache_that_holds_less_than_one_sequence_is_refused_with_the_number_that_does() -> None:
+    message = refusal(max_model_len=8192)
+    assert "kvCacheGiB is 1, which holds 4672 tokens in float32; it must hold one sequence of maxModelLen 8192: raise kvCacheGiB to 2" in message
+    plan(max_model_len=8192, kv_cache_gib=2)
+    plan(machine(ZEN4), max_model_len=8192)
+
+
+def test_more_tokens_than_the_model_takes_are_refused() -> None:
+    assert "maxModelLen is 40961, but the model /models/q takes 40960 tokens at most" in refusal(max_model_len=40961, kv_cache_gib=16)
+
+
+def test_an_image_without_vllm_is_refused() -> None:
+    assert "vLLM is not installed in this image" in refusal(machine(server_module=""))
+
+
+def test_a_gpu_gets_its_own_dials_and_nothing_of_the_cpus() -> None:
+    got = plan(machine("", memory=4 * GIB), device="gpu", tensor_parallel_size=2, gpu_memory_utilization=0.85, kv_cache_gib=0)
+    assert [
+        value(got, flag) for flag in ("--dtype", "--tensor-parallel-size", "--gpu-memory-utilization", "--max-num-batched-tokens", "--max-num-seqs")
+    ] == ["auto", "2", "0.85", "24576", "256"]
+    assert not {name for name in got.env if "CPU" in name or "OMP" in name or name == "LD_PRELOAD"}
+    assert "--block-size" not in got.argv
+    assert "--enable-prefix-caching" in got.argv
+    assert "--hf-overrides" in got.argv
+    assert "needs --gpu-memory-utilization" in refusal(device="gpu")
+
+
+def test_a_key_puts_the_guard_before_every_route_and_never_into_argv_or_environment() -> None:
+    got = plan(api_key_file="/run/reranker/api_keys")
+    assert value(got, "--middleware") == "serving.guard.KeyGuard"
+    assert got.env["RERANKER_API_KEY_FILE"] == "/run/reranker/api_keys"
+    assert "--api-key" not in got.argv
+    assert "VLLM_API_KEY" not in got.env
+    assert "--middleware" not in plan().argv
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [
+        ("--port", "--port"),
+        ("--port=9", "--port"),
+        ("--served_model_name", "--served-model-name"),
+        ("--hf-overrides.architectures", "--hf-overrides"),
+        ("--no-enforce-eager", "--enforce-eager"),
+        ("--no-enable-prefix-caching", "--enable-prefix-caching"),
+        ("--max-model", "--max-model"),
+        ("-tp", "--tensor-parallel-size"),
+        ("-tp2", "--tensor-parallel-size"),
+        ("--api-key=secret", "--api-key"),
+        ("--trust-remote-code", "--trust-remote-code"),
+        ("--config", "--config"),
+        ("--task", "--task"),
+    ],
+)
+def test_an_extra_argument_that_is_the_stacks_own_is_refused_by_name(argument: str, named: str) -> None:
+    message = refusal(extra=("--seed", "1", argument))
+    assert f"; {named} belongs to this stack" in message
+    assert "secret" not in message
+
+
+def test_other_extra_arguments_go_to_vllm_as_they_are() -> None:
+    extra = ("--seed", "1", "--enable-request-id-headers", "--max-logprobs=5", "--port-of-call", "-1")
+    assert plan(extra=extra).argv[-len(extra) :] == extra
+
+
+def test_every_flag_that_a_plan_sets_is_refused_as_an_extra_argument() -> None:
+    plans = [plan(api_key_file="/k"), plan(eager=False), plan(device="gpu", gpu_memory_utilization=0.85)]
+    assert {argument for one in plans for argument in one.argv if argument.startswith("--")} <= set(OWN_FLAGS)
+
+
+ARGV = shlex.split(
+    "--device cpu --model /m --served-model-name a --served-model-name b --max-model-len 4096 --dtype auto --kv-cache-gib 1 "
+    "--max-num-batched-tokens 0 --max-num-seqs 0 --eager --instruction x"
+)
+
+
+def test_arguments_become_options_and_what_follows_two_dashes_is_vllms() -> None:
+    options = parse([*ARGV, "--api-key-file", "/k", "--", "--seed", "1", "--", "x"])
+    assert (options.served_model_names, options.api_key_file, options.eager, options.extra) == (("a", "b"), "/k", True, ("--seed", "1", "--", "x"))
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "--device",
+        "--model",
+        "--served-model-name",
+        "--max-model-len",
+        "--dtype",
+        "--kv-cache-gib",
+        "--max-num-batched-tokens",
+        "--max-num-seqs",
+        "--instruction",
+    ],
+)
+def test_no_argument_that_pulumi_yaml_gives_a_default_has_another_one_here(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = [word for at, word in enumerate(ARGV) if word != missing and ARGV[at - 1] != missing]
+    with pytest.raises(SystemExit):
+        parse(kept)
+    assert missing in capsys.readouterr().err
+
+
+def test_the_report_is_one_line_of_json_with_every_reason() -> None:
+    line = report(OPTIONS, Plan(argv=("-m", "x\ny"), env={"A": "1"}, decisions=(Decision(what="dtype", value="float32", why="because"),)))
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "launch": "cpu",
+        "model": "/models/q",
+        "decisions": {"dtype": ["float32", "because"]},
+        "argv": ["-m", "x\ny"],
+        "env": {"A": "1"},
+    }
+
+
+def fake_vllm(folder: Path) -> Path:
+    """A package named vllm whose server prints what it was started with and waits for SIGTERM."""
+    module = folder / "vllm/entrypoints/openai/api_server.py"
+    module.parent.mkdir(parents=True)
+    for package in (folder / "vllm", folder / "vllm/entrypoints", module.parent):
+        (package / "__init__.py").touch()
+    module.write_text(
+        "import json, os, signal, sys\nfor i, a in enumerate(sys.argv):\n    if a == '--chat-template': template = open(sys.argv[i + 1]).read()\n"
+        "print(json.dumps({'pid': os.getpid(), 'argv': sys.argv[1:], 'user': os.environ['USER'], 'offline': os.environ['HF_HUB_OFFLINE'],"
+        " 'template': template}), flush=True)\nsignal.pause()\n"
+    )
+    return folder
+
+
+def launch(folder: Path, *argv: str) -> subprocess.Popen[str]:
+    env = {name: text for name, text in os.environ.items() if name not in ("USER", "LD_PRELOAD")} | {"PYTHONPATH": f"{ROOT}:{folder}"}
+    return subprocess.Popen([sys.executable, "-m", "serving", "launch", *argv], env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def small_model(folder: Path) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(
+        json.dumps(
+            {
+                "architectures": ["Qwen3ForCausalLM"],
+                "num_hidden_layers": 2,
+                "num_key_value_heads": 2,
+                "head_dim": 64,
+                "max_position_embeddings": 40960,
+                "vocab_size": 1024,
+                "hidden_size": 128,
+            }
+        )
+    )
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"x")
+    return folder
+
+
+GPU = shlex.split(
+    "--device gpu --served-model-name a --max-model-len 4096 --dtype auto --kv-cache-gib 1 --max-num-batched-tokens 0 --max-num-seqs 0 "
+    "--eager --gpu-memory-utilization 0.85"
+)
+
+
+def test_the_launcher_becomes_vllm_so_that_signals_reach_it(tmp_path: Path) -> None:
+    directory = small_model(tmp_path / "m")
+    process = launch(fake_vllm(tmp_path), *GPU, "--model", str(directory), "--unverified", "--instruction", "Find “it”", "--", "--seed", "1")
+    try:
+        assert process.stdout is not None
+        said, started = json.loads(process.stdout.readline()), json.loads(process.stdout.readline())
+        process.terminate()
+        assert process.wait(20) == -15
+    finally:
+        process.kill()
+        process.communicate()
+    assert started["pid"] == process.pid
+    assert said["argv"][2:] == started["argv"]
+    assert started["argv"][-2:] == ["--seed", "1"]
+    assert (started["user"], started["offline"]) == ("reranker", "1")
+    assert 'stack_instruction = "Find \\u201cit\\u201d"' in started["template"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ([], "has no reranker-manifest.json"),
+        (["--unverified", "--api-key-file", "/nowhere/keys"], "The API key file /nowhere/keys cannot be read (No such file or directory)"),
+        (["--unverified", "--", "--port", "1"], "vllmExtraArgs has --port;"),
+    ],
+)
+def test_a_refused_launch_ends_in_one_sentence_and_status_1(tmp_path: Path, more: list[str], message: str) -> None:
+    process = launch(fake_vllm(tmp_path), *GPU, "--model", str(small_model(tmp_path / "m")), "--instruction", "x", *more)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (1, "")
+    assert message in err
+    assert err.count("\n") == 1
