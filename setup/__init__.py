@@ -1,0 +1,1 @@
+"""What `make up` needs before there is an environment: Python's standard library only."""

@@ -1,0 +1,65 @@
+"""The host, looked at and never touched: one row a fact, with what to do about it."""
+
+import platform
+from dataclasses import dataclass
+from typing import Literal
+
+from setup import daemon
+from setup.daemon import Daemon
+from setup.edge import GIB, Edge
+
+MIN_CPUS = 2
+MIN_MEMORY_GIB = 6
+MIN_DISK_GIB = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fact of the host."""
+
+    name: str
+    level: Literal["ok", "warn", "fail"]
+    text: str
+    remedy: str = ""
+
+
+def rows(edge: Edge, found: Daemon) -> tuple[Row, ...]:
+    """What the host has: Python, docker program, daemon, CPUs, memory, free disk."""
+    table = [Row("python", "ok", platform.python_version())]
+    cure = daemon.remedy(edge, found)
+    if found.state == "no-cli":
+        return (*table, Row("docker", "fail", found.detail, cure))
+    table.append(Row("docker", "ok", edge.which("docker") or "docker"))
+    if found.state != "ready":
+        return (*table, Row("daemon", "fail", found.detail, cure))
+    info = found.info
+    table.append(Row("daemon", "ok", f"{info['ServerVersion']} {info.get('Architecture', '')} at {found.host or 'this machine'}"))
+    cpus, memory = int(info.get("NCPU", 0)), int(info.get("MemTotal", 0)) / GIB
+    few = cpus < MIN_CPUS
+    table.append(Row("cpus", "warn" if few else "ok", str(cpus), f"a rerank is slow on less than {MIN_CPUS}" if few else ""))
+    small = memory < MIN_MEMORY_GIB
+    table.append(
+        Row("memory", "warn" if small else "ok", f"{memory:.1f} GiB",
+            f"the 0.6B model wants {MIN_MEMORY_GIB} GiB: give Docker more memory, or look around with make demo" if small else "")
+    )
+    return (*table, _disk(edge, found))
+
+
+def render(table: tuple[Row, ...]) -> str:
+    """The rows as text, a remedy on a line of its own."""
+    lines = []
+    for row in table:
+        lines.append(f"  {row.level:<4}  {row.name:<7}  {row.text}")
+        if row.remedy:
+            lines.append(f"{'':17}-> {row.remedy}")
+    return "\n".join(lines)
+
+
+def _disk(edge: Edge, found: Daemon) -> Row:
+    root = str(found.info.get("DockerRootDir", ""))
+    free = edge.free_gib(root) if found.local else None
+    if free is None:
+        return Row("disk", "ok", f"not seen from here ({root} is the Docker host's)")
+    small = free < MIN_DISK_GIB
+    cure = f"image and model want {MIN_DISK_GIB} GiB: free some with docker system prune, or move Docker's data-root" if small else ""
+    return Row("disk", "warn" if small else "ok", f"{free:.0f} GiB free under {root}", cure)

@@ -1,0 +1,99 @@
+"""One stack of the Pulumi program: its state, its passphrase, its commands, and what it gives."""
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+from setup.edge import Edge, Refusal
+
+ASK_LIMIT_S = 120
+# an image build and a model download on a slow line lie inside
+WORK_LIMIT_S = 12 * 3600
+# the output `ragflow` as RAGFlow's form names its fields
+FORM = {
+    "factory": "Provider",
+    "modelType": "Model type",
+    "modelName": "Model name",
+    "baseUrl": "Base URL",
+    "apiKey": "API key",
+    "maxTokens": "Max tokens",
+}
+
+
+def names(root: Path) -> list[str]:
+    """The stacks that have a file in stacks/."""
+    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (root / "stacks").glob("Pulumi.*.yaml"))
+
+
+def chosen(edge: Edge) -> str:
+    """STACK, laptop unless set; Refusal where stacks/ has no file of it."""
+    name, known = edge.env.get("STACK") or "laptop", names(edge.root)
+    if name not in known:
+        raise Refusal(
+            f"STACK={name}: there is no stacks/Pulumi.{name}.yaml; choose one of {', '.join(known) or 'none yet'}, or copy one of them to that name"
+        )
+    return name
+
+
+def ensure_passphrase(edge: Edge) -> None:
+    """Exports the passphrase of the stack's secrets: the user's own setting, else a private file, made once and never overwritten."""
+    if "PULUMI_CONFIG_PASSPHRASE" in edge.env or "PULUMI_CONFIG_PASSPHRASE_FILE" in edge.env:
+        return
+    path = Path(edge.env.get("XDG_CONFIG_HOME") or edge.home / ".config") / "ragflow-reranker" / "passphrase"
+    if not path.parent.exists():
+        path.parent.mkdir(parents=True)
+        path.parent.chmod(0o700)
+    try:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
+            out.write(secrets.token_urlsafe(32))
+        edge.say(f"Made the passphrase of the stacks' secrets, {path}: keep a copy, nothing else opens them.")
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            edge.say(f"warning: others can read {path}: chmod 600 it")
+    edge.export("PULUMI_CONFIG_PASSPHRASE_FILE", str(path))
+
+
+def select(edge: Edge, program: str, name: str) -> None:
+    """Selects the stack, made where it is missing, in the state that Pulumi.yaml or PULUMI_BACKEND_URL names."""
+    if not edge.env.get("PULUMI_BACKEND_URL"):
+        (edge.root / "state").mkdir(exist_ok=True)
+    answer = edge.run([program, "stack", "select", "--create", "--stack", name, "--non-interactive"], ASK_LIMIT_S)
+    if answer.code:
+        raise Refusal(f"pulumi could not open the stack {name}: {answer.tail(5)}")
+
+
+def setting(edge: Edge, program: str, name: str, key: str) -> str:
+    """A plain configuration value as the engine sees it, Pulumi.yaml's default included."""
+    answer = edge.run([program, "config", "get", key, "--stack", name, "--non-interactive"], ASK_LIMIT_S)
+    if answer.code:
+        raise Refusal(f"pulumi could not read {key} of the stack {name}: {answer.tail(5)}")
+    return answer.out.strip()
+
+
+def outputs(edge: Edge, program: str, name: str) -> dict[str, Any]:
+    """The stack's outputs, secrets masked by Pulumi."""
+    answer = edge.run([program, "stack", "output", "--json", "--stack", name, "--non-interactive"], ASK_LIMIT_S)
+    if answer.code:
+        raise Refusal(f"pulumi could not read the outputs of the stack {name}: {answer.tail(5)}")
+    found = json.loads(answer.out)
+    return found if isinstance(found, dict) else {}
+
+
+def render(found: dict[str, Any]) -> str:
+    """The outputs (docs/outputs.md), what RAGFlow's form wants, and the commands that verify."""
+    lines = ["Outputs:"]
+    width = max(map(len, found), default=0)
+    for key, value in found.items():
+        if key not in ("ragflow", "verify", "composeOverride"):
+            lines.append(f"  {key:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
+    form = found.get("ragflow")
+    if isinstance(form, dict):
+        lines += ["", "In RAGFlow, under Model providers, add a model:"]
+        lines += [f"  {label:<10}  {form[key]}" for key, label in FORM.items() if form.get(key)]
+        lines.append("then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.")
+    verify = found.get("verify")
+    if isinstance(verify, list) and verify:
+        lines += ["", "Verify:", *(f"  {command}" for command in verify)]
+    return "\n".join(lines)

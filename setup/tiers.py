@@ -1,0 +1,47 @@
+"""The tiers of the tests and what each needs of the machine."""
+
+from setup import daemon, engine
+from setup.daemon import Daemon
+from setup.edge import GIB, Edge
+
+TIERS = ("unit", "docker", "engine", "vllm")
+VLLM_MEMORY_GIB = 12
+VLLM_DISK_GIB = 25
+
+
+def obstacle(edge: Edge, tier: str) -> str:
+    """Why the tests of this tier cannot run here, in a few words; empty where they can."""
+    if tier == "unit":
+        return ""
+    if tier == "engine":
+        why = _engine(edge)
+        if why:
+            return why
+    found = daemon.look(edge)
+    if found.state != "ready":
+        return f"Docker does not answer: {found.detail}"
+    return _room(edge, found) if tier == "vllm" else ""
+
+
+def _engine(edge: Edge) -> str:
+    program = edge.which("pulumi")
+    if not program:
+        return "no pulumi program on PATH"
+    why = engine.fault(edge, program)
+    if why:
+        return f"{program}: {why}"
+    lost = engine.missing_plugins(edge, program)
+    if not lost:
+        return ""
+    return f"no Pulumi plugin {' and '.join(f'{name} {version}' for name, version in lost)} on PATH or in `pulumi plugin ls`"
+
+
+def _room(edge: Edge, found: Daemon) -> str:
+    memory = int(found.info.get("MemTotal", 0)) / GIB
+    if memory < VLLM_MEMORY_GIB:
+        return f"the Docker host has {memory:.1f} GiB of memory, and {VLLM_MEMORY_GIB} are needed"
+    root = str(found.info.get("DockerRootDir", ""))
+    free = edge.free_gib(root) if found.local else None
+    if free is not None and free < VLLM_DISK_GIB:
+        return f"{root} has {free:.1f} GiB free, and {VLLM_DISK_GIB} are needed"
+    return ""

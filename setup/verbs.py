@@ -1,0 +1,187 @@
+"""The verbs behind `make`: what is done, and in which order."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from setup import daemon, engine, preflight, stack, tiers, venv
+from setup.daemon import Daemon
+from setup.edge import Edge, Refusal, consent
+
+TESTS_LIMIT_S = 3 * 3600
+DEMO_LIMIT_S = 3600
+LINT_LIMIT_S = 600
+KEPT = """What stays on disk:
+  the model volume, unless modelKeep is false; shown by docker volume ls --filter label=io.ragflow-reranker.owner
+  the images of other versions and Docker's build cache; freed by docker image prune --all, docker builder prune
+  state/, .venv, the passphrase and ~/.pulumi"""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A stack that Pulumi's commands can run on."""
+
+    program: str
+    stack: str
+
+    def command(self, verb: str, *flags: str) -> list[str]:
+        return [self.program, verb, "--stack", self.stack, *flags]
+
+
+def setup(edge: Edge) -> int:
+    """make setup: all that plain pulumi needs, and a look at the host."""
+    ready, _ = _prepare(edge, may_install=False)
+    edge.say("\nReady. Plain pulumi works too:\n" + "\n".join(f"  {line}" for line in [*edge.exports, f"pulumi up --stack {ready.stack}"]))
+    return 0
+
+
+def preview(edge: Edge) -> int:
+    """make preview: what `make up` would change."""
+    ready, healthy = _prepare(edge, may_install=False)
+    return edge.show(ready.command("preview"), stack.WORK_LIMIT_S) if healthy else 1
+
+
+def up(edge: Edge) -> int:
+    """make up: preview, ask, apply, and say what to do in RAGFlow."""
+    _need_somebody(edge, "make up", "make preview")
+    ready, healthy = _prepare(edge, may_install=True)
+    if not healthy:
+        return 1
+    code = edge.show(ready.command("preview"), stack.WORK_LIMIT_S)
+    if code:
+        return code
+    if not consent(edge, f"Apply this to the stack {ready.stack}?"):
+        edge.say("Nothing was changed.")
+        return 1
+    code = edge.show(ready.command("up", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
+    if code:
+        return code
+    edge.say("\n" + stack.render(stack.outputs(edge, ready.program, ready.stack)))
+    return 0
+
+
+def down(edge: Edge) -> int:
+    """make down: preview, ask, destroy, and say what stays."""
+    _need_somebody(edge, "make down", "pulumi destroy --preview-only")
+    ready, healthy = _prepare(edge, may_install=False)
+    if not healthy:
+        return 1
+    code = edge.show(ready.command("destroy", "--preview-only"), stack.WORK_LIMIT_S)
+    if code:
+        return code
+    if not consent(edge, f"Destroy this in the stack {ready.stack}?"):
+        edge.say("Nothing was changed.")
+        return 1
+    code = edge.show(ready.command("destroy", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
+    if not code:
+        edge.say("\n" + KEPT)
+    return code
+
+
+def test(edge: Edge) -> int:
+    """make test: the picked tiers in one run of pytest; what cannot be had for a tier is said, and its tests skip themselves."""
+    picked = [name.strip() for name in (edge.env.get("TIERS") or ",".join(tiers.TIERS)).split(",") if name.strip()]
+    unknown = [name for name in picked if name not in tiers.TIERS]
+    if unknown or not picked:
+        raise Refusal(f"TIERS={edge.env['TIERS']}: choose from {','.join(tiers.TIERS)}")
+    folders = [f"tests/{name}" for name in picked if (edge.root / "tests" / name).is_dir()]
+    if not folders:
+        raise Refusal(f"TIERS={','.join(picked)}: there is no folder of these under tests/")
+    python = venv.ensure(edge, venv.DEV_LOCK)
+    if picked != ["unit"]:
+        try:
+            _adopt(edge, daemon.ensure(edge))
+        except Refusal as reason:
+            edge.say(f"warning: {reason}")
+    if "engine" in picked:
+        try:
+            engine.ensure(edge, python)
+        except Refusal as reason:
+            edge.say(f"warning: {reason}")
+    return edge.show([str(python), "-m", "pytest", *folders], TESTS_LIMIT_S)
+
+
+def demo(edge: Edge) -> int:
+    """make demo: the mock backend beside a RAGFlow stand-in on the local daemon, without engine and model."""
+    return _demo(edge, "up")
+
+
+def demo_down(edge: Edge) -> int:
+    """make demo-down: removes what make demo made."""
+    return _demo(edge, "down")
+
+
+def lint(edge: Edge) -> int:
+    """make lint: ruff and mypy, as pyproject.toml has them."""
+    python = str(venv.ensure(edge, venv.DEV_LOCK))
+    codes = [edge.show([python, "-m", *tool], LINT_LIMIT_S) for tool in (("ruff", "check", "."), ("mypy",))]
+    return next(filter(None, codes), 0)
+
+
+def docker_stop(edge: Edge) -> int:
+    """docker-stop: ends the dockerd that setup started."""
+    daemon.stop(edge)
+    return 0
+
+
+VERBS: dict[str, Callable[[Edge], int]] = {
+    "up": up,
+    "preview": preview,
+    "down": down,
+    "setup": setup,
+    "test": test,
+    "demo": demo,
+    "demo-down": demo_down,
+    "lint": lint,
+    "docker-stop": docker_stop,
+}
+
+
+def main(argv: Sequence[str], edge: Edge) -> int:
+    """Runs one verb; returns its exit code: pulumi's or pytest's own, 1 for a refusal, 2 for no such verb."""
+    if len(argv) != 1 or argv[0] not in VERBS:
+        lines = [verb.__doc__.splitlines()[0] for verb in VERBS.values() if verb.__doc__]
+        usage = "usage: make [VERB] [STACK=laptop] [YES=1] [TIERS=unit,docker,engine,vllm]\n  " + "\n  ".join(lines)
+        (edge.complain if argv else edge.say)(usage)
+        return 2 if argv else 0
+    try:
+        return VERBS[argv[0]](edge)
+    except Refusal as reason:
+        edge.complain(f"error: {reason}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _prepare(edge: Edge, *, may_install: bool) -> tuple[Ready, bool]:
+    """The stack with everything under it, and whether the host can carry it."""
+    name = stack.chosen(edge)
+    python = venv.ensure(edge, venv.RUNTIME_LOCK)
+    program = engine.ensure(edge, python)
+    stack.ensure_passphrase(edge)
+    stack.select(edge, program, name)
+    ready = Ready(program, name)
+    if stack.setting(edge, program, name, "backend") == "external":
+        return ready, True  # nothing is deployed, so no Docker is needed
+    host = stack.setting(edge, program, name, "dockerHost")
+    found = daemon.ensure(edge, host) if may_install else daemon.look(edge, host)
+    table = preflight.rows(edge, found)
+    edge.say(f"The host of {name}:\n{preflight.render(table)}")
+    return ready, all(row.level != "fail" for row in table)
+
+
+def _adopt(edge: Edge, found: Daemon) -> None:
+    # the docker package reads no contexts of the docker program, so it is told
+    if found.host:
+        edge.env["DOCKER_HOST"] = found.host
+
+
+def _demo(edge: Edge, verb: str) -> int:
+    python = venv.ensure(edge, venv.DEV_LOCK)
+    _adopt(edge, daemon.ensure(edge))
+    return edge.show([str(python), "-m", "tests.support.demo", verb], DEMO_LIMIT_S)
+
+
+def _need_somebody(edge: Edge, verb: str, harmless: str) -> None:
+    if not edge.flag("YES") and not edge.terminal():
+        raise Refusal(f"{verb} asks before it changes anything, and there is no terminal to ask on: add YES=1, or only look with {harmless}")
+
