@@ -33,7 +33,7 @@ def deployed(s: Settings) -> None:
     reach = environment(s.docker_host)
 
     network_name = (s.ragflow_network or ragflow.own_network(found, shared=s.network_name)) if s.ragflow_mode == "join" else s.network_name
-    network = SharedNetwork("network", network_args(network_name, host, owner, joins=s.ragflow_mode == "join"), opts)
+    network = SharedNetwork("network", network_args(network_name, host, owner, reach, joins=s.ragflow_mode == "join"), opts)
     image = RerankerImage(
         "image",
         ImageArgs(
@@ -99,13 +99,13 @@ def deployed(s: Settings) -> None:
     )
 
 
-def network_args(name: str, host: Host, owner: str, *, joins: bool) -> NetworkArgs:
+def network_args(name: str, host: Host, owner: str, reach: dict[str, str], *, joins: bool) -> NetworkArgs:
     """Ours to make where nobody made it, or where we did."""
     seen = host.networks.get(name)
     if joins and seen is None:
         raise ragflow.NotFound(f"ragflowNetwork: no network {name!r} on this host; start RAGFlow first, 'docker network ls' shows the names")
     adopt = seen is not None and not labels.owned(seen.labels, owner)
-    return NetworkArgs(network_name=name, adopt=adopt, adopted_id=seen.id if seen else "", owner=owner)
+    return NetworkArgs(network_name=name, adopt=adopt, adopted_id=seen.id if seen else "", owner=owner, environment=reach)
 
 
 def model_args(s: Settings, host: Host, owner: str, image: RerankerImage) -> ModelArgs:

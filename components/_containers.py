@@ -27,7 +27,7 @@ def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = ""
     """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own."""
     stale = shlex.join(["docker", "ps", "-aq", "--filter", f"name=^/{name}$", "--filter", f"label={owner_label}"])
     redirect = f" < {shlex.quote(stdin)}" if stdin else ""
-    return f"stale=$({stale})\n[ -z \"$stale\" ] || docker rm -f \"$stale\" >/dev/null\nexec {shlex.join(argv)}{redirect}"
+    return f"set -e\nstale=$({stale})\n[ -z \"$stale\" ] || docker rm -f \"$stale\" >/dev/null\nexec {shlex.join(argv)}{redirect}"
 
 
 def populate_arguments(*, source: str, repo: str, revision: str, mirrors: Sequence[str], endpoint: str, target: str) -> list[str]:
@@ -52,7 +52,8 @@ fail() {{
 }}
 end=$(( $(date +%s) + {seconds} ))
 while :; do
-  set -- $(look) || fail "is gone: something removed it while it started; run pulumi up again"
+  seen=$(look) || fail "is gone: something removed it while it started; run pulumi up again"
+  set -- $seen
   [ $# -ge 2 ] || fail "is not running (status $1); the log above says why, pulumi up tries again"
   case "$1 $2" in
     "running healthy") exit 0 ;;

@@ -61,6 +61,7 @@ def compose_override(found: Sequence[Container], network: str) -> str:
 
 
 CONNECT = """
+set -e
 if docker inspect --format '{{json .NetworkSettings.Networks}}' "$CONTAINER" | grep -qF "\\"$NETWORK\\":"; then
   echo "$NAME is on $NETWORK already"
 else

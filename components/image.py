@@ -141,14 +141,14 @@ def source_script(tag: str, context: str, platform: str, network: str, build_arg
     """Shell: build a git URL with BuildKit and print the image's id. docker.Image takes local folders alone."""
     arguments = [item for key, value in sorted(build_args.items()) for item in ("--build-arg", f"{key}={value}")]
     build = ["docker", "build", "--file", "docker/Dockerfile.cpu", "--tag", tag, "--platform", platform, "--network", network, *arguments, context]
-    return f"DOCKER_BUILDKIT=1 {shlex.join(build)} >&2\n{shlex.join(['docker', 'image', 'inspect', '--format', '{{.Id}}', tag])}"
+    return f"set -e\nDOCKER_BUILDKIT=1 {shlex.join(build)} >&2\n{shlex.join(['docker', 'image', 'inspect', '--format', '{{.Id}}', tag])}"
 
 
 def archive_script(path: str, reference: str) -> str:
     """Shell: load the tar into the daemon, wherever that is, and print the image's id."""
     inspect = shlex.join(["docker", "image", "inspect", "--format", "{{.Id}}", reference])
     missing = f"imageStrategy archive: {path} holds no image {reference}; set archiveImage to the name:tag that docker load printed above"
-    return f"docker load --input {shlex.quote(str(Path(path).expanduser()))} >&2\n{inspect} || {{ echo {shlex.quote(missing)} >&2; exit 1; }}"
+    return f"set -e\ndocker load --input {shlex.quote(str(Path(path).expanduser()))} >&2\n{inspect} || {{ echo {shlex.quote(missing)} >&2; exit 1; }}"
 
 
 def file_identity(path: str) -> str:

@@ -1,21 +1,27 @@
 """The network on which RAGFlow finds the reranker by name."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_docker as docker
 
 import labels
+from components import _leftovers
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkArgs:
-    """`adopt`: the network is somebody else's (made by hand, by RAGFlow, by another stack): used as it is and never deleted by us."""
+    """`adopt`: the network is somebody else's (made by hand, by RAGFlow, by another stack): used as it is and never deleted by us.
+
+    `environment` reaches the stack's Docker host.
+    """
 
     network_name: str
     adopt: bool
     adopted_id: str = ""
     owner: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 class SharedNetwork(pulumi.ComponentResource):
@@ -34,8 +40,13 @@ class SharedNetwork(pulumi.ComponentResource):
                 f"{name}-bridge",
                 name=args.network_name,
                 driver="bridge",
+                ipam_options={},  # said although empty: a refresh reads it back as news otherwise
                 labels=[docker.NetworkLabelArgs(label=labels.OWNER, value=args.owner)],
-                opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    delete_before_replace=True,
+                    hooks=_leftovers.cleared(f"{name}-bridge", kind="network", called=args.network_name, owner=args.owner, environment=args.environment),
+                ),
             )
             self.network_name = network.name
             self.network_id = network.id

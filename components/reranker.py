@@ -8,7 +8,7 @@ import pulumi_command as command
 import pulumi_docker as docker
 
 import labels
-from components import _containers
+from components import _containers, _leftovers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +79,11 @@ class Reranker(pulumi.ComponentResource):
                 docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=args.network_id),
                 docker.ContainerLabelArgs(label=labels.GENERATION, value=key_id),
             ],
-            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network_name)],
+            networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network_name, gw_priority=0)],
             ports=[docker.ContainerPortArgs(internal=_containers.PORT, external=args.host_port, ip=args.bind_address)] if args.host_port else [],
             mounts=mounts,
-            cpus=str(args.cpus),
+            # As the provider reads it back: "2" would be a replacement in every preview.
+            cpus=f"{args.cpus}.0",
             memory=args.memory_mib,
             memory_swap=args.memory_mib,
             shm_size=args.shm_mib,
@@ -97,13 +98,20 @@ class Reranker(pulumi.ComponentResource):
             log_driver="json-file",
             log_opts={"max-size": f"{args.log_max_mib}m", "max-file": "3"},
             stop_timeout=30,
+            # Said although empty: a refresh reads them back, and would show them as news once.
+            storage_opts={},
+            sysctls={},
             healthcheck=docker.ContainerHealthcheckArgs(
                 tests=["CMD", "python3", "-m", "serving", "health"], interval="10s", timeout="10s", start_period=_duration(args.health_timeout_seconds), retries=3
             ),
             # The wait below fails sooner than the provider's own, and with the log.
             wait=False,
             must_run=True,
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                delete_before_replace=True,
+                hooks=_leftovers.cleared(f"{name}-container", kind="container", called=args.container_name, owner=args.owner, environment=args.environment),
+            ),
         )
         command.local.Command(
             f"{name}-healthy",

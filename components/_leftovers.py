@@ -1,0 +1,36 @@
+"""What an up that was killed made on the host and could not write into the state: it stands in the way of the next one."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+
+import pulumi
+
+import labels
+
+TIMEOUT_SECONDS = 120
+
+
+def cleared(name: str, *, kind: str, called: str, owner: str, environment: Mapping[str, str]) -> pulumi.ResourceHookBinding:
+    """Hooks that remove the `kind` (container | network) `called` so, where it carries the owner's label, just before the engine creates it.
+
+    At that moment the state knows of none, so whatever has the name is such a leftover. `environment` reaches the stack's Docker host.
+    """
+
+    def clear(_: pulumi.ResourceHookArgs) -> None:
+        """Without this the daemon refuses the name, in this up and every one after it."""
+        found = _docker(environment, kind, "ls", "--quiet", *(["--all"] if kind == "container" else []), "--filter", f"label={labels.OWNER}={owner}",
+                        "--filter", f"name=^/?{called}$").split()
+        if found:
+            _docker(environment, kind, "rm", *(["--force"] if kind == "container" else []), *found)
+
+    return pulumi.ResourceHookBinding(before_create=[pulumi.ResourceHook(f"{name}-cleared", clear)])
+
+
+def _docker(environment: Mapping[str, str], *argv: str) -> str:
+    done = subprocess.run(
+        ["docker", *argv], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL, env={**os.environ, **environment}
+    )
+    if done.returncode:
+        raise RuntimeError(f"what an interrupted up left could not be removed: docker {' '.join(argv)}: {done.stderr.strip()}; remove it by hand and run pulumi up again")
+    return done.stdout
