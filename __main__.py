@@ -94,8 +94,8 @@ def deployed(s: Settings) -> None:
         networkName=network.network_name,
         containerName=reranker.container_name,
         imageDigest=image.image_id,
-        attachedContainers=attachment.attached if s.ragflow_mode == "attach" else [container.name for container in found],
-        composeOverride=ragflow.compose_override(found, s.network_name),
+        attachedContainers=attachment.attached if s.ragflow_mode == "attach" else [container.name for container in found if network_name in container.networks],
+        composeOverride="" if s.ragflow_mode == "join" else ragflow.compose_override(found, s.network_name),
     )
 
 
@@ -135,7 +135,7 @@ def export(s: Settings, **seen: pulumi.Input[object]) -> None:
     for name, value in seen.items():
         pulumi.export(name, value)
     model = s.external_model or s.model_slug
-    pulumi.export("ragflow", pulumi.Output.from_input(seen["internalUrl"]).apply(lambda url: plan.ragflow_form(s, url, model)))
+    pulumi.export("ragflow", pulumi.Output.from_input(seen["internalUrl"]).apply(lambda url: plan.ragflow_form(s, str(url), model)))
     pulumi.export(
         "verify",
         pulumi.Output.all(seen["attachedContainers"], seen["internalUrl"], seen["hostUrl"]).apply(

@@ -1,5 +1,8 @@
 """From settings and host to the components' arguments: names, argv and form values, computed without pulumi resources."""
 
+import json
+import shlex
+
 from components import _containers
 from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase
 from settings import Settings
@@ -39,8 +42,8 @@ def image_base(s: Settings) -> Base:
 
 
 def image_name(s: Settings) -> str:
-    """Tag of the finished image; no two containers share one."""
-    return f"{s.container_name.lower()}:{'mock' if s.backend == 'mock' else s.vllm_version}"
+    """Tag of the finished image; no two containers share one. No version in it: the steps that run in the image are not to change with it."""
+    return f"{s.container_name.lower()}:{s.backend}"
 
 
 def arguments(s: Settings) -> list[str]:
@@ -84,14 +87,10 @@ def ragflow_form(s: Settings, base_url: str, model: str) -> dict[str, str]:
 def verify_commands(s: Settings, *, attached: list[str], base_url: str, host_url: str, model: str) -> list[str]:
     """Shell commands that show the reranker answering: from inside RAGFlow, and from the Docker host where a port is published."""
     header = ' -H "Authorization: Bearer $RERANK_API_KEY"' if s.api_key else ""
-    body = f"""{{"model":"{model}","query":"capital of France","documents":["Paris is the capital of France","Bananas are yellow"]}}"""
-    call = f"curl -fsS -m 60{header} -H 'Content-Type: application/json' -d '{body}'"
+    body = json.dumps({"model": model, "query": "capital of France", "documents": ["Paris is the capital of France", "Bananas are yellow"]})
+    call = f"curl -fsS -m 60{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
     docker = f"docker -H {s.docker_host}" if s.docker_host else "docker"
     inside = f"{docker} exec{' -e RERANK_API_KEY' if s.api_key else ''}"
-    commands = [f"{inside} {name} sh -c {_quoted(f'{call} {base_url}/rerank')}" for name in attached]
+    commands = [f"{inside} {name} sh -c {shlex.quote(f'{call} {base_url}/rerank')}" for name in attached]
     return commands + ([f"{call} {host_url}/rerank"] if host_url else [])
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\"'\"'") + "'"
 

@@ -29,6 +29,6 @@ def refusals_on(s: Settings, host: Host, owner: str) -> list[str]:
         maker = f"by stack {whose}" if whose else "not by this project (a compose file?)"
         refusals.append(f"containerName: a container {s.container_name!r} exists and was made {maker}; remove it (docker rm -f {s.container_name}), or choose another name")
     network = host.networks.get(s.network_name)
-    if network and network.driver not in ("bridge", "overlay"):
+    if s.ragflow_mode != "join" and network and network.driver not in ("bridge", "overlay"):
         refusals.append(f"networkName: {s.network_name!r} exists with driver {network.driver}; choose another name")
     return refusals

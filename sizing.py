@@ -4,8 +4,11 @@ from dataclasses import dataclass
 
 GIB = 1 << 30
 
-# vLLM itself, its activations and its processes, beside weights and KV cache. docs/memory.md has the measurement.
-OVERHEAD_GIB = 3.0
+# vLLM itself, its activations and its processes, beside weights and KV cache: docs/memory.md has the measurements.
+OVERHEAD_GIB = 2.5
+
+# Tokens in one block of vLLM's KV cache, as the launcher sets it on a CPU.
+BLOCK_TOKENS = 32
 
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -21,6 +24,7 @@ class ModelShape:
     kv_heads: int = 8
     head_dim: int = 128
     vocabulary: int = 151_669
+    tied: bool = True
 
     @property
     def parameters(self) -> int:
@@ -30,17 +34,27 @@ class ModelShape:
         return self.vocabulary * self.hidden + self.layers * (attention + feed_forward)
 
     def weights_gib(self, dtype: str) -> float:
-        return self.parameters * BYTES_PER_VALUE[dtype] / GIB
+        """Weights in GiB. vLLM packs a second copy of an embedding that is tied to the output (0.6B and 4B)."""
+        packed = self.vocabulary * self.hidden if self.tied else 0
+        return (self.parameters + packed) * BYTES_PER_VALUE[dtype] / GIB
 
     def kv_gib(self, tokens: int, dtype: str) -> float:
-        """KV cache of `tokens` tokens, in GiB: a key and a value for each layer and KV head."""
-        return tokens * 2 * self.layers * self.kv_heads * self.head_dim * BYTES_PER_VALUE[dtype] / GIB
+        """KV cache for one sequence of `tokens` tokens, in GiB: whole blocks, and the one that vLLM keeps empty."""
+        return (-(-tokens // BLOCK_TOKENS) + 1) * self._block_gib(dtype)
+
+    def kv_tokens(self, gib: float, dtype: str) -> int:
+        """Tokens of the longest sequence that a KV cache of `gib` GiB holds."""
+        return (int(gib / self._block_gib(dtype)) - 1) * BLOCK_TOKENS
+
+    def _block_gib(self, dtype: str) -> float:
+        # A key and a value for each layer and KV head.
+        return BLOCK_TOKENS * 2 * self.layers * self.kv_heads * self.head_dim * BYTES_PER_VALUE[dtype] / GIB
 
 
 KNOWN_MODELS = {
     "qwen3-reranker-0.6b": ModelShape(layers=28, hidden=1024, intermediate=3072, heads=16),
     "qwen3-reranker-4b": ModelShape(layers=36, hidden=2560, intermediate=9728, heads=32),
-    "qwen3-reranker-8b": ModelShape(layers=36, hidden=4096, intermediate=12288, heads=32),
+    "qwen3-reranker-8b": ModelShape(layers=36, hidden=4096, intermediate=12288, heads=32, tied=False),
 }
 
 

@@ -19,8 +19,9 @@ def cleared(name: str, *, kind: str, called: str, owner: str, environment: Mappi
 
     def clear(_: pulumi.ResourceHookArgs) -> None:
         """Without this the daemon refuses the name, in this up and every one after it."""
-        found = _docker(environment, kind, "ls", "--quiet", *(["--all"] if kind == "container" else []), "--filter", f"label={labels.OWNER}={owner}",
-                        "--filter", f"name=^/?{called}$").split()
+        name = called.replace(".", r"\.")
+        filters = ["--filter", f"label={labels.OWNER}={owner}", "--filter", f"name=^/?{name}$"]
+        found = _docker(environment, kind, "ls", "--quiet", *(["--all"] if kind == "container" else []), *filters).split()
         if found:
             _docker(environment, kind, "rm", *(["--force"] if kind == "container" else []), *found)
 
@@ -28,9 +29,11 @@ def cleared(name: str, *, kind: str, called: str, owner: str, environment: Mappi
 
 
 def _docker(environment: Mapping[str, str], *argv: str) -> str:
+    surroundings = {**os.environ, **environment}
     done = subprocess.run(
-        ["docker", *argv], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL, env={**os.environ, **environment}
+        ["docker", *argv], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL, env=surroundings
     )
     if done.returncode:
-        raise RuntimeError(f"what an interrupted up left could not be removed: docker {' '.join(argv)}: {done.stderr.strip()}; remove it by hand and run pulumi up again")
+        what = f"what an interrupted up left could not be removed: docker {' '.join(argv)}: {done.stderr.strip()}"
+        raise RuntimeError(f"{what}; remove it by hand and run pulumi up again")
     return done.stdout

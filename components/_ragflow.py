@@ -19,10 +19,9 @@ class NotFound(Exception):
 
 def is_ragflow(container: Container) -> bool:
     """By compose service, else by image, else by name. ragflow-mysql and the like match none of them."""
-    service = container.labels.get(SERVICE_LABEL)
-    if service is not None:
-        return service in SERVICES
-    repository = re.sub(r"(@sha256:.*|:[^:/]*)$", "", container.image)
+    if container.labels.get(SERVICE_LABEL) in SERVICES:
+        return True
+    repository = re.sub(r"(:[^:/@]*)?(@sha256:.*)?$", "", container.image)
     return repository == "infiniflow/ragflow" or repository.endswith("/infiniflow/ragflow") or bool(_NAME.fullmatch(container.name))
 
 
@@ -35,7 +34,7 @@ def find(containers: Iterable[Container], *, named: Sequence[str], own: str) -> 
     for name in named:
         if name not in others:
             raise NotFound(f"ragflowContainers: no container {name!r} on this host; 'docker ps -a' shows the names, [] lets them be found")
-    chosen = [others[name] for name in named] or [container for container in others.values() if is_ragflow(container)]
+    chosen = [others[name] for name in sorted(set(named))] or [container for container in others.values() if is_ragflow(container)]
     return sorted(chosen, key=lambda container: container.name)
 
 

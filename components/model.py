@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pulumi
 import pulumi_command as command
@@ -46,6 +47,7 @@ class ModelVolume(pulumi.ComponentResource):
     def __init__(self, name: str, args: ModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rerank:index:ModelVolume", name, None, opts)
         owner_label = f"{labels.OWNER}={args.owner}"
+        generation = ""
         if args.source == "directory":
             self.mount_type = "bind"
             source: pulumi.Output[str] = pulumi.Output.from_input(args.path)
@@ -53,13 +55,14 @@ class ModelVolume(pulumi.ComponentResource):
             mount = f"type=bind,source={args.path},target={target},readonly"
         else:
             self.mount_type = "volume"
+            generation = args.generation
             target = _containers.POPULATE_TARGET
             volume = docker.Volume(
                 f"{name}-volume",
                 name=volume_name(args.prefix, args.slug, args.revision),
                 labels=[
                     docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner),
-                    docker.VolumeLabelArgs(label=labels.GENERATION, value=args.generation),
+                    docker.VolumeLabelArgs(label=labels.GENERATION, value=generation),
                 ],
                 # Gigabytes behind a slow mirror outlive a destroy unless modelKeep says otherwise.
                 opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.keep),
@@ -70,7 +73,7 @@ class ModelVolume(pulumi.ComponentResource):
         arguments = _containers.populate_arguments(
             source=args.source, repo=args.repo, revision=args.revision, mirrors=args.mirrors, endpoint=args.endpoint, target=target
         )
-        archive = args.path if args.source == "archive" else ""
+        archive = str(Path(args.path).expanduser()) if args.source == "archive" else ""
 
         def script(image: str) -> str:
             argv = _containers.run_argv(
@@ -88,9 +91,9 @@ class ModelVolume(pulumi.ComponentResource):
             f"{name}-populate",
             create=pulumi.Output.from_input(args.image_name).apply(script),
             # One line: the token, or nothing. argv and environment would show in 'docker inspect'.
-            stdin=pulumi.Output.secret(pulumi.Output.concat(args.token, "\n")),
+            stdin=pulumi.Output.concat(pulumi.Output.secret(args.token), "\n"),
             environment=args.environment,
-            triggers=[source, args.repo, args.revision, args.source, args.generation, file_identity(archive) if archive else ""],
+            triggers=[source, args.repo, args.revision, args.source, generation, file_identity(archive) if archive else ""],
             opts=pulumi.ResourceOptions(parent=self),
         )
         # Whoever mounts the model waits until it is whole.

@@ -45,7 +45,9 @@ class SharedNetwork(pulumi.ComponentResource):
                 opts=pulumi.ResourceOptions(
                     parent=self,
                     delete_before_replace=True,
-                    hooks=_leftovers.cleared(f"{name}-bridge", kind="network", called=args.network_name, owner=args.owner, environment=args.environment),
+                    hooks=_leftovers.cleared(
+                        f"{name}-bridge", kind="network", called=args.network_name, owner=args.owner, environment=args.environment
+                    ),
                 ),
             )
             self.network_name = network.name

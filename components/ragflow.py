@@ -46,6 +46,6 @@ class RagflowAttachment(pulumi.ComponentResource):
                 triggers=[container.id, incarnation, args.network_name],
                 opts=pulumi.ResourceOptions(parent=self),
             )
-            names.append(attachment.id.apply(lambda _, attached=container.name: attached))
+            names.append(pulumi.Output.all(container.name, attachment.id).apply(lambda both: str(both[0])))
         self.attached = pulumi.Output.all(*names).apply(list)
         self.register_outputs({"attached": self.attached})

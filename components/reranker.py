@@ -110,7 +110,9 @@ class Reranker(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 delete_before_replace=True,
-                hooks=_leftovers.cleared(f"{name}-container", kind="container", called=args.container_name, owner=args.owner, environment=args.environment),
+                hooks=_leftovers.cleared(
+                    f"{name}-container", kind="container", called=args.container_name, owner=args.owner, environment=args.environment
+                ),
             ),
         )
         command.local.Command(
@@ -162,7 +164,7 @@ class Reranker(pulumi.ComponentResource):
         written = command.local.Command(
             f"{name}-key-file",
             create=pulumi.Output.from_input(args.image_name).apply(script),
-            stdin=pulumi.Output.secret(pulumi.Output.concat(api_key, "\n")),
+            stdin=pulumi.Output.concat(pulumi.Output.secret(api_key), "\n"),
             environment=args.environment,
             triggers=[volume.name, args.key_generation],
             opts=pulumi.ResourceOptions(parent=self),

@@ -1,8 +1,8 @@
 """Fill a directory with one revision of a model, whole and checked, or say in one sentence why not.
 
-Sources: hub (Hugging Face's API at one mirror after the other), modelscope, archive (tar on stdin) and directory (only looked at). Standard library only.
+Sources: hub (Hugging Face's API, one mirror after the other), modelscope, archive (tar on stdin), directory (only looked at). Standard library only.
 The bytes are fetched here, not by `hf download`: huggingface_hub 2.4 throws a partial file away when it is interrupted, so a killed download
-gigabytes would start at nothing. Partial files are kept in <target>/.incomplete under their checksum and go on with a Range request.
+of gigabytes would start at nothing. Partial files are kept in <target>/.incomplete under their checksum and go on with a Range request.
 """
 
 import argparse
@@ -36,6 +36,8 @@ METADATA_TIMEOUT = 15.0
 DOWNLOAD_TIMEOUT = 30.0
 # Attempts without one new byte before a mirror is given up.
 ATTEMPTS = 4
+# Seconds before the second attempt; later ones wait up to three times as long.
+PAUSE = 1.0
 CHUNK = 1 << 20
 MIB = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -53,7 +55,7 @@ class MirrorError(Exception):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the hub states it: size in bytes; `sha256` in hex, or `git_blob` (SHA-1 of git's blob) where the hub states only that; '' is unstated."""
+    """A file as the hub states it: size in bytes; `sha256`, or `git_blob` (SHA-1 of git's blob) where it states only that; '' is unstated."""
 
     path: str
     size: int
@@ -138,7 +140,7 @@ def get_json(url: str, token: str) -> tuple[Any, str]:
     last = ""
     for attempt in range(2):
         if attempt:
-            time.sleep(1)
+            time.sleep(PAUSE)
         try:
             with open_url(url, token, timeout=METADATA_TIMEOUT) as response:
                 return json.loads(response.read()), response.headers.get("Link", "")
@@ -268,11 +270,11 @@ def settle(source: Path, destination: Path) -> None:
 
 def download(file: RemoteFile, partial: Path, token: str, progress: Progress) -> None:
     """Append to `partial` until it has the stated size. MirrorError after ATTEMPTS in a row without a new byte; HTTPError for 4xx."""
-    failures, last = 0, ""
+    failures, last, best = 0, "", size_of(partial)
     while (have := size_of(partial)) < file.size:
         if failures:
             say(f"{file.path}: {last} at {have // MIB} MiB of {file.size // MIB} MiB, trying again")
-            time.sleep(min(failures, 3))
+            time.sleep(PAUSE * min(failures, 3))
         try:
             with open_url(file.url, token, timeout=DOWNLOAD_TIMEOUT, headers={"Range": f"bytes={have}-"} if have else {}) as response:
                 if have and response.status != 206:
@@ -291,14 +293,17 @@ def download(file: RemoteFile, partial: Path, token: str, progress: Progress) ->
             if isinstance(error, OSError) and error.errno in (*FULL, *FORBIDDEN):
                 raise
             last = f"the server {reason(error)}"
-        failures = 0 if size_of(partial) > have else failures + 1
+        # More than ever before: a server without Range starts over each time and would never end.
+        failures = 0 if size_of(partial) > best else failures + 1
+        best = max(best, size_of(partial))
         if failures >= ATTEMPTS:
             raise MirrorError(f"gave {file.path} only up to byte {size_of(partial)} of {file.size} ({last})")
 
 
 def receive(response: http.client.HTTPResponse, partial: Path, offset: int, file: RemoteFile, progress: Progress) -> None:
     with partial.open("r+b" if partial.exists() else "wb", buffering=0) as out:
-        out.truncate(offset)
+        if os.fstat(out.fileno()).st_size > offset:
+            out.truncate(offset)
         out.seek(offset)
         while offset < file.size and (chunk := response.read1(min(CHUNK, file.size - offset))):
             out.write(chunk)
@@ -353,7 +358,8 @@ def missing(directory: Path) -> Iterator[str]:
     """What a model directory lacks to be served, each as the start of a sentence; nothing where it is whole."""
     if not (directory / "config.json").is_file():
         yield "config.json is missing"
-    if not any(all((directory / name).is_file() for name in names) for names in (["tokenizer.json"], ["vocab.json", "merges.txt"], ["tokenizer.model"])):
+    tokenizers = (["tokenizer.json"], ["vocab.json", "merges.txt"], ["tokenizer.model"])
+    if not any(all((directory / name).is_file() for name in names) for names in tokenizers):
         yield "tokenizer.json is missing"
     index = directory / "model.safetensors.index.json"
     if index.is_file():
@@ -422,7 +428,7 @@ def require_whole(directory: Path, remedy: str) -> None:
 
 
 def unpack(stream: IO[bytes], target: Path) -> list[LocalFile]:
-    """The wanted files of a tar (plain, gzip, bzip2 or xz), at its top or under one folder. PopulateError for anything that a model archive never has."""
+    """The wanted files of a tar (plain, gzip, bzip2 or xz), at its top or under one folder. PopulateError for links, devices and paths outside."""
     room = target / INCOMPLETE / "archive"
     shutil.rmtree(room, ignore_errors=True)
     progress = Progress(0, 0)
@@ -550,7 +556,7 @@ def read_token(stream: IO[bytes]) -> str:
     """The token: the first line of stdin, empty for none. Checked here because an HTTP library would print it in its complaint."""
     token = stream.readline().strip()
     if not all(33 <= byte <= 126 for byte in token):
-        raise PopulateError("the token in modelToken has a blank or a character that no token has: set it with: pulumi config set --secret modelToken")
+        raise PopulateError("the token in modelToken has a blank or a foreign character: set it with: pulumi config set --secret modelToken")
     return token.decode("ascii")
 
 
@@ -582,13 +588,16 @@ def populate(options: argparse.Namespace, stdin: IO[bytes]) -> None:
                     (options.target / path).unlink(missing_ok=True)
             require_whole(options.target, f"{options.repo} at {options.revision} is not a model as safetensors; check model and modelRevision")
             write_manifest(options.target, repo=options.repo, revision=options.revision, source=options.source, files=files)
-            say(f"{options.repo} at {options.revision} is complete: {len(files)} files, {sum(file.size for file in files) // MIB} MiB, all checksums right")
+            total = sum(file.size for file in files) // MIB
+            checked = "checksums computed" if options.source == "archive" else "all checksums right"
+            say(f"{options.repo} at {options.revision} is complete: {len(files)} files, {total} MiB, {checked}")
     except OSError as error:
         if error.errno in FULL:
             raise PopulateError(no_space(options.target, f"writing stopped ({error.strerror})")) from error
         if error.errno in FORBIDDEN:
             raise PopulateError(
-                f"user {os.getuid()} cannot write to {error.filename or options.target} ({error.strerror}): remove the volume if others filled it, then {AGAIN}"
+                f"user {os.getuid()} cannot write to {error.filename or options.target} ({error.strerror}): "
+                f"remove the volume if others filled it, then {AGAIN}"
             ) from error
         raise
 

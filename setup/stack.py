@@ -86,7 +86,7 @@ def render(found: dict[str, Any]) -> str:
     lines = ["Outputs:"]
     width = max(map(len, found), default=0)
     for key, value in found.items():
-        if key not in ("ragflow", "verify", "composeOverride"):
+        if value != "" and key not in ("ragflow", "verify", "composeOverride"):
             lines.append(f"  {key:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
     form = found.get("ragflow")
     if isinstance(form, dict):

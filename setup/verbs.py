@@ -12,7 +12,7 @@ DEMO_LIMIT_S = 3600
 LINT_LIMIT_S = 600
 KEPT = """What stays on disk:
   the model volume, unless modelKeep is false; shown by docker volume ls --filter label=io.ragflow-reranker.owner
-  the images of other versions and Docker's build cache; freed by docker image prune --all, docker builder prune
+  Docker's images and build cache; freed by docker image prune --all, docker builder prune
   state/, .venv, the passphrase and ~/.pulumi"""
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-BASE = "rr-test-base:bookworm"
+from tests.support import baseimage
 from tests.support.engine import Project, docker, standin
 
 API_KEY = "sk-rrt-4f1d9e0c7ab2"
@@ -14,7 +14,7 @@ MODEL_TOKEN = "hf_rrt9b3e27d5c816"
 
 @pytest.fixture(scope="session")
 def base_image() -> str:
-    return BASE
+    return baseimage.ensure()
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def project(tmp_path: Path, base_image: str) -> Iterator[Callable[..., Project]]
     def make(like: str = "mock", **dials: object) -> Project:
         built = Project(tmp_path / f"project{len(made)}", like=like)
         made.append(built)
-        built.set(backend="mock", baseImage=base_image, **dials)
+        built.set(**{"backend": "mock", "baseImage": base_image, **dials})
         return built
 
     yield make
@@ -41,7 +41,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory, base_image: str) -> Itera
     try:
         with standin(f"{stack.token}-ragflow-a", image=base_image), standin(f"{stack.token}-ragflow-b", image=base_image, stopped=True):
             stack.set(baseImage=base_image, ragflowMode="attach", ragflowContainers=[f"{stack.token}-ragflow-a", f"{stack.token}-ragflow-b"])
-            stack.set_secret("apiKey", API_KEY)
+            stack.set_key(API_KEY)
             stack.settle()
             yield stack
     finally:

@@ -8,8 +8,7 @@ import urllib.request
 
 import pytest
 
-from tests.engine.conftest import API_KEY
-from tests.support.engine import Project, docker, inspect
+from tests.support.engine import Project, docker, inspect, standin
 
 OUTPUTS = {
     "attachedContainers", "composeOverride", "containerName", "hostUrl", "imageDigest", "internalUrl", "modelName", "networkName", "ragflow", "verify"
@@ -50,7 +49,7 @@ def test_the_outputs_are_the_documented_ones_and_say_what_stands(stack: Project)
 
 
 def model_names(stack: Project) -> set[str]:
-    request = urllib.request.Request(f"http://127.0.0.1:{stack.port}/v1/models", headers={"Authorization": f"Bearer {API_KEY}"})
+    request = urllib.request.Request(f"http://127.0.0.1:{stack.port}/v1/models", headers={"Authorization": f"Bearer {stack.key}"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return {item["id"] for item in json.load(answer)["data"]}
 
@@ -68,7 +67,7 @@ def test_every_verify_command_reranks_when_it_is_pasted_into_a_shell(stack: Proj
     try:
         for command in commands:
             done = subprocess.run(
-                ["sh", "-c", command], env={**os.environ, "RERANK_API_KEY": API_KEY}, capture_output=True, text=True, timeout=90, check=False
+                ["sh", "-c", command], env={**os.environ, "RERANK_API_KEY": stack.key}, capture_output=True, text=True, timeout=90, check=False
             )
             assert done.returncode == 0, f"{command}\n{done.stderr}"
             best = max(json.loads(done.stdout)["results"], key=lambda result: result["relevance_score"])
@@ -86,8 +85,6 @@ def test_the_verify_commands_are_refused_without_the_key(stack: Project) -> None
 
 
 def test_a_preview_finds_ragflow_by_the_label_that_compose_gives_it(stack: Project, base_image: str) -> None:
-    from tests.support.engine import standin
-
     name = f"{stack.token}-found"
     try:
         with standin(name, image=base_image, labels={"com.docker.compose.service": "ragflow-cpu"}):

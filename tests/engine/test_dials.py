@@ -3,7 +3,6 @@
 import urllib.error
 import urllib.request
 
-from tests.engine import conftest
 from tests.support.engine import Project, free_port, inspect
 
 CONTAINER_ALONE = {"reranker-container": "replace", "reranker-healthy": "replace"}
@@ -43,16 +42,11 @@ def test_a_file_that_the_image_does_not_hold_changes_nothing(stack: Project) -> 
 
 
 def test_a_rotated_key_rewrites_the_key_file_and_replaces_the_container(stack: Project) -> None:
-    rotated = conftest.API_KEY + "-rotated"
-    try:
-        stack.set_secret("apiKey", rotated)
-        assert set(stack.settle()) == {"reranker-key-file", *CONTAINER_ALONE}
-        assert status(stack, rotated) == 200
-        assert status(stack, conftest.API_KEY) == 401
-    finally:
-        stack.set_secret("apiKey", conftest.API_KEY)
-        stack.settle()
-    assert status(stack, conftest.API_KEY) == 200
+    former = stack.key
+    stack.set_key(f"{former}-rotated")
+    assert set(stack.settle()) == {"reranker-key-file", *CONTAINER_ALONE}
+    assert status(stack, stack.key) == 200
+    assert status(stack, former) == 401
 
 
 def status(stack: Project, key: str) -> int:

@@ -1,6 +1,5 @@
 """What somebody did by hand: the next preview shows it, up heals it, and the preview after that is empty."""
 
-from tests.engine.conftest import API_KEY
 from tests.engine.test_deployed import model_names
 from tests.support.engine import Project, docker, inspect, make_standin
 
@@ -53,5 +52,5 @@ def test_a_ragflow_that_was_disconnected_is_attached_again(stack: Project) -> No
     name = f"{stack.token}-ragflow-a"
     docker("network", "disconnect", stack.network, name)
     assert set(stack.settle()) == {f"ragflow-{name}"}
-    answer = docker("exec", name, "curl", "-fsS", "-m", "30", "-H", f"Authorization: Bearer {API_KEY}", f"http://{stack.container}:8000/v1/models")
+    answer = docker("exec", name, "curl", "-fsS", "-m", "30", "-H", f"Authorization: Bearer {stack.key}", f"http://{stack.container}:8000/v1/models")
     assert "qwen3-reranker-0.6b" in answer

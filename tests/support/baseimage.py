@@ -1,4 +1,4 @@
-"""The image under the mock and the stand-ins: Debian with python3, its CA certificates and curl, from an image registry or else from Debian's own packages."""
+"""The image under mock and stand-ins: Debian with python3, CA certificates and curl, from an image registry or else from Debian's packages."""
 
 import os
 import shutil
@@ -25,7 +25,7 @@ class NoBaseImage(Exception):
 
 
 def ensure(say: Callable[[str], None] = lambda _: None) -> str:
-    """Name of the base image on the local daemon: the one that is there, else pulled, else made by debootstrap (about a minute). Raises NoBaseImage."""
+    """Name of the base image on the local daemon: it is there, or pulled, or made by debootstrap (about a minute). Raises NoBaseImage."""
     client = docker.from_env(timeout=BUILD_SECONDS)
     try:
         if _present(client, TAG):
@@ -59,7 +59,7 @@ def _pull(name: str) -> str:
             if "error" in line:
                 return f"no image registry ({line['error'].strip()})"
     except (docker.errors.DockerException, requests.RequestException) as error:
-        return f"no image registry ({str(error).strip()})"
+        return f"no image registry ({getattr(error, 'explanation', None) or error})"
     finally:
         client.close()
     return ""
@@ -103,7 +103,14 @@ def _mirror() -> Sequence[str]:
 def _run(argv: Sequence[str], *, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
     try:
         return subprocess.run(
-            argv, input=stdin, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=BUILD_SECONDS, check=False, env={**os.environ, **environment}
+            argv,
+            input=stdin,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=BUILD_SECONDS,
+            check=False,
+            env={**os.environ, **environment},
         )
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(argv, 124, f"no end within {BUILD_SECONDS} s")

@@ -1,4 +1,4 @@
-"""What the program declares, applied to a real Docker daemon without the engine: registrations become networks, volumes, images, containers and commands.
+"""What the program declares, applied to a real Docker daemon without the engine: registrations become networks, volumes, images, containers.
 
     stack = Stack("tests/a")
     done = stack.up({"backend": "mock", "containerName": "a-reranker"})      # done.changes == {"reranker-container": "create", ...}
@@ -49,7 +49,8 @@ class Inputs:
 
     def close(self) -> None:
         if self.rest:
-            raise DaemonError(f"{self.name}: the daemon monitor does not know the inputs {', '.join(sorted(self.rest))}; teach it in tests/support/daemon.py")
+            unknown = ", ".join(sorted(self.rest))
+            raise DaemonError(f"{self.name}: the daemon monitor does not know the inputs {unknown}; teach it in tests/support/daemon.py")
 
 
 @dataclass
@@ -80,14 +81,18 @@ class Done:
 
 @dataclass
 class Stack:
-    """One stack on the local daemon, with its state from up to up."""
+    """One stack on the local daemon, with its state from up to up. `built`: ids of the images it made, those without a tag by now too."""
 
     name: str
     client: docker.DockerClient = field(default_factory=lambda: docker.from_env(timeout=API_SECONDS))
     state: dict[str, Applied] = field(default_factory=dict)
+    built: set[str] = field(default_factory=set)
 
     def up(self, config: Mapping[str, Any], *, sees: Callable[[host_module.Container], bool] = lambda _: True) -> Done:
-        """Observe the host (with the containers that `sees` lets through), run the program, apply what it registers. Raises DaemonError or pulumi.RunError."""
+        """Observe the host (with the containers that `sees` lets through), run the program, apply what it registers.
+
+        Raises DaemonError where something cannot be applied, and pulumi.RunError where the program refuses.
+        """
         seen = host_module.observe("")
         kept = tuple(container for container in seen.containers if sees(container))
         given = host_module.Host(**{**vars(seen), "containers": kept})
@@ -232,6 +237,7 @@ class _Run:
         if build:
             raise DaemonError(f"{item.name}: the daemon monitor does not know the build inputs {', '.join(sorted(build))}")
         image = build_image(self.client, context, dockerfile, name, arguments, network)
+        self.stack.built.add(image)
         return name, {"repoDigest": image}
 
     def _container(self, item: Registration, given: Inputs) -> Outcome:
@@ -278,9 +284,12 @@ class _Run:
             "stop_timeout": int(given.take("stopTimeout")),
             "ports": [int(port["internal"]) for port in ports],
             "healthcheck": {
-                "test": health["tests"], "interval": _nanoseconds(health["interval"]), "timeout": _nanoseconds(health["timeout"]),
-                "start_period": _nanoseconds(health["startPeriod"]), "retries": int(health["retries"]),
-            },  # fmt: skip
+                "test": health["tests"],
+                "interval": _nanoseconds(health["interval"]),
+                "timeout": _nanoseconds(health["timeout"]),
+                "start_period": _nanoseconds(health["startPeriod"]),
+                "retries": int(health["retries"]),
+            },
             "networking_config": api.create_networking_config({network["name"]: api.create_endpoint_config()}),
             "host_config": host_config,
         }
@@ -304,13 +313,21 @@ class _Run:
         return item.name, {"stdout": _shell(item, script), "stderr": ""}
 
 
-def build_image(client: docker.DockerClient, context: Path, dockerfile: str, name: str, arguments: Mapping[str, str], network: str | None = None) -> str:
-    """Id of the image that the classic builder makes of a context narrowed by <dockerfile>.dockerignore, which that builder would not read by itself."""
+def build_image(client: docker.DockerClient, context: Path, dockerfile: str, name: str, arguments: Mapping[str, str], network: str | None) -> str:
+    """Id of the image that the classic builder makes of a context narrowed by <dockerfile>.dockerignore, which that builder does not read."""
     ignore = context / f"{dockerfile}.dockerignore"
     patterns = [line.strip() for line in ignore.read_text(encoding="utf-8").splitlines() if line.strip()] if ignore.is_file() else []
     with docker.utils.build.tar(str(context), exclude=patterns, dockerfile=(dockerfile, None)) as archive:
         lines = client.api.build(
-            fileobj=archive, custom_context=True, dockerfile=dockerfile, tag=name, buildargs=dict(arguments), network_mode=network, rm=True, forcerm=True, decode=True
+            fileobj=archive,
+            custom_context=True,
+            dockerfile=dockerfile,
+            tag=name,
+            buildargs=dict(arguments),
+            network_mode=network,
+            rm=True,
+            forcerm=True,
+            decode=True,
         )
         log = ""
         for line in lines:

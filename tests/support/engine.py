@@ -36,6 +36,7 @@ class Project:
     token: str = field(default_factory=lambda: f"rrt{secrets.token_hex(4)}")
     environment: dict[str, str] = field(default_factory=dict)
     settled: bool = True
+    key: str = ""
 
     def __post_init__(self) -> None:
         self.stack = f"{self.like}-{self.token}"
@@ -77,6 +78,11 @@ class Project:
     def set_secret(self, key: str, value: str) -> None:
         self.run("config", "set", "--secret", key, stdin=value)
 
+    def set_key(self, key: str) -> None:
+        """apiKey of the stack, and of whoever calls it in a test."""
+        self.key = key
+        self.set_secret("apiKey", key)
+
     def command(self, *argv: str) -> list[str]:
         return ["pulumi", *argv, "--stack", self.stack] if argv[:2] != ("stack", "init") else ["pulumi", *argv]
 
@@ -102,9 +108,8 @@ class Project:
 
     def _environment(self) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("PULUMI_")}
-        return {
-            **inherited, "PULUMI_CONFIG_PASSPHRASE": "of-the-tests", "PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_HOME": str(self.home), **self.environment
-        }  # fmt: skip
+        ours = {"PULUMI_CONFIG_PASSPHRASE": "of-the-tests", "PULUMI_SKIP_UPDATE_CHECK": "true", "PULUMI_HOME": str(self.home)}
+        return {**inherited, **ours, **self.environment}
 
     def preview(self) -> dict[str, str]:
         """What an up would do: operation by resource name, without what stays the same. {} is an empty preview."""
@@ -177,12 +182,13 @@ class Project:
         """Destroys the stack where that works, and removes everything that carries its token in any case."""
         self.run("cancel", "--yes", check=False)
         self.run("destroy", "--yes", "--skip-preview", "--non-interactive", check=False)
-        for kind, removal in {"container": ("rm", "-f", "-v"), "volume": ("volume", "rm", "-f"), "network": ("network", "rm"), "image": ("image", "rm")}.items():
+        removals = {"container": ("rm", "-f", "-v"), "volume": ("volume", "rm", "-f"), "network": ("network", "rm"), "image": ("image", "rm")}
+        for kind, removal in removals.items():
             for name in self.remains().get(kind, []):
                 docker(*removal, name, check=False)
 
     def interrupt(self, when: Callable[[], bool], how: int) -> str:
-        """Starts an up, sends the signal `how` to pulumi alone as soon as `when`, and gives what it printed. What it left running is ended with it."""
+        """Starts an up, sends the signal `how` to pulumi alone as soon as `when`, and gives what it printed. Its children end with it."""
         process = self.start("up", "--yes", "--skip-preview", "--non-interactive")
         try:
             wait_until(lambda: when() or process.poll() is not None, seconds=TIMEOUT_SECONDS, every=0.02)

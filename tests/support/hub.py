@@ -33,6 +33,7 @@ class Faults:
     wrong: int = 0
     only: str = ""
     bytes_per_second: int = 0
+    no_range: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,26 @@ class Hub:
     # Address that LFS files are redirected to, as a hub's CDN; empty is this server's own.
     cdn: str = ""
 
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _open: int = 0
+
+    def begin(self) -> None:
+        with self._changed:
+            self._open += 1
+
+    def end(self, seen: Seen) -> None:
+        with self._changed:
+            self._open -= 1
+            self.requests.append(seen)
+            self._changed.notify_all()
+
+    def settled(self) -> list[Seen]:
+        """The requests, once none is in progress: a client is done a moment before the server knows."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._open == 0, timeout=30):
+                raise TimeoutError(f"{self._open} requests to {self.url} are still in progress after 30 s")
+            return list(self.requests)
+
     def files(self) -> list[str]:
         return sorted(path.relative_to(self.directory).as_posix() for path in self.directory.rglob("*") if path.is_file())
 
@@ -68,12 +89,12 @@ class Hub:
     def ranges(self, name: str) -> list[str]:
         """The Range headers of the GETs that carried bytes of the file, in their order; '' for the whole."""
         ends = (f"/resolve/{self.revision}/{name}", f"/lfs/{sha256(self.content(name))}")
-        return [seen.range for seen in self.requests if seen.method == "GET" and seen.path.endswith(ends) and seen.sent > 0]
+        return [seen.range for seen in self.settled() if seen.method == "GET" and seen.path.endswith(ends) and seen.sent > 0]
 
     def sent(self, name: str) -> int:
         """Bytes of the file that went out."""
         ends = (f"/resolve/{self.revision}/{name}", f"/lfs/{sha256(self.content(name))}")
-        return sum(seen.sent for seen in self.requests if seen.path.endswith(ends))
+        return sum(seen.sent for seen in self.settled() if seen.path.endswith(ends))
 
 
 def sha256(content: bytes) -> str:
@@ -109,12 +130,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         hub, self.sent = self.server.hub, 0
+        hub.begin()
         url = urlsplit(self.path)
         try:
             self.answer(hub, unquote(url.path), {name: values[0] for name, values in parse_qs(url.query).items()})
         finally:
             header = self.headers.get
-            hub.requests.append(Seen(self.command, unquote(url.path), header("Range", ""), header("Authorization", ""), self.sent))
+            hub.end(Seen(self.command, unquote(url.path), header("Range", ""), header("Authorization", ""), self.sent))
 
     def answer(self, hub: Hub, path: str, query: dict[str, str]) -> None:
         faults, token = hub.faults, self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -184,15 +206,16 @@ class _Handler(BaseHTTPRequestHandler):
         if faulty and faults.wrong:
             faults.wrong -= 1
             content = bytes(byte ^ 0xFF for byte in content)
-        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")[0])
+        ranged = "Range" in self.headers and not faults.no_range
+        start = 0 if not ranged else int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
         if start >= len(content) > 0:
             return self.refuse(416, "", "Range not satisfiable")
-        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_response(206 if ranged else 200)
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", f'"{sha256(whole) if is_lfs(name) else git_blob(whole)}"')
         self.send_header("X-Repo-Commit", hub.revision)
-        if "Range" in self.headers:
+        if ranged:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.end_headers()
         if self.command == "HEAD":

@@ -1,7 +1,6 @@
-"""Containers that stand where RAGFlow's would: the compose labels and networks of a real one, curl and python3 inside, and nothing that runs but sleep."""
+"""Containers that stand where RAGFlow's would: compose labels and networks as of a real one, curl and python3 inside, and nothing runs but sleep."""
 
 import json
-import shlex
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ def start(
     service: str = "ragflow-cpu",
     running: bool = True,
 ) -> str:
-    """Id of a stand-in as compose makes one, made anew where the name is taken; with `running` False it has run and stopped. `service` '': no compose labels."""
+    """Id of a stand-in as compose makes one, anew where the name is taken. `running` False: it ran and stopped. `service` '': no compose labels."""
     remove(client, name)
     compose = {"com.docker.compose.project": project, "com.docker.compose.service": service} if service else {}
     made = client.containers.create(image, ["sleep", "86400"], name=name, network=network, init=True, labels={**compose, **labels})
@@ -47,8 +46,9 @@ def networks(client: docker.DockerClient, name: str) -> set[str]:
 
 def curl(name: str, url: str, *, body: Mapping[str, Any] | None = None, key: str = "") -> tuple[int, Any]:
     """Status and JSON (or text) of a request from inside the container. Status 0: no connection."""
-    command = ["curl", "-sS", "-m", str(EXEC_SECONDS // 2), "-w", "\n%{http_code}", *_payload(body), *(["-H", f"Authorization: Bearer {key}"] if key else []), url]
-    done = _inside(name, command)
+    authorization = ["-H", f"Authorization: Bearer {key}"] if key else []
+    command = ["curl", "-sS", "-m", str(EXEC_SECONDS // 2), "-w", "\n%{http_code}", *_payload(body), *authorization, url]
+    done = subprocess.run(["docker", "exec", name, *command], capture_output=True, text=True, timeout=EXEC_SECONDS, check=False)
     text, _, status = done.stdout.rpartition("\n")
     try:
         return int(status or 0), json.loads(text)
@@ -65,7 +65,3 @@ def rerank(name: str, base_url: str, *, model: str, query: str, documents: Seque
 
 def _payload(body: Mapping[str, Any] | None) -> list[str]:
     return ["-H", "Content-Type: application/json", "-d", json.dumps(body)] if body is not None else []
-
-
-def _inside(name: str, command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(["docker", "exec", name, "/bin/sh", "-c", shlex.join(command)], capture_output=True, text=True, timeout=EXEC_SECONDS, check=False)

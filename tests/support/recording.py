@@ -39,7 +39,7 @@ SECRET_KEYS = ("apiKey", "modelToken")
 
 @dataclass(frozen=True, kw_only=True)
 class Registration:
-    """One registered resource. `inputs` has the provider's own names (memorySwap), secrets unwrapped; `secrets` are the names of the inputs that hold one.
+    """One registered resource. `inputs` has the provider's own names (memorySwap), secrets unwrapped; `secrets` are the names of those that hold one.
 
     `parent` and `dependencies` are URNs, `before_create` names of hooks; an option that was not given is None or empty.
     """
@@ -214,7 +214,7 @@ class _Messages(logging.Handler):
 
 
 def config_of(overrides: Mapping[str, Any], *, project: Path = ROOT, stack_file: str = "") -> dict[str, str]:
-    """Pulumi.yaml's defaults, then stacks/Pulumi.<stack_file>.yaml, then `overrides` (bare keys are this project's), spelled as the engine spells them."""
+    """Pulumi.yaml's defaults, then stacks/Pulumi.<stack_file>.yaml, then `overrides` (bare keys are this project's), as the engine spells them."""
     definition = yaml.safe_load((project / "Pulumi.yaml").read_text(encoding="utf-8"))
     name = definition["name"]
     values: dict[str, Any] = {}
@@ -256,7 +256,7 @@ def run_program(
         if host is None:
             runpy.run_path(str(project / "__main__.py"))
         else:
-            with mock.patch.object(host_module, "observe", lambda *_, **__: host):
+            with mock.patch.object(host_module, "observe", return_value=host):
                 runpy.run_path(str(project / "__main__.py"))
 
     before = Path.cwd()

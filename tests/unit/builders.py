@@ -1,5 +1,7 @@
 """Settings, hosts and containers for the unit tier, each with only what a test is about written out."""
 
+import functools
+import json
 from typing import Any
 
 import pulumi
@@ -20,14 +22,30 @@ REFUSED_HERE = "this Docker host cannot take this configuration; nothing was cha
 
 
 def a_settings(*, stack_file: str = "", secret: tuple[str, ...] = SECRET_KEYS, **overrides: Any) -> Settings:
-    """Pulumi.yaml's defaults, a stack's file and `overrides` (keys as in Pulumi.yaml), read as the program reads them. `secret`: keys held encrypted."""
-    pulumi.runtime.set_all_config(config_of(overrides, stack_file=stack_file), [f"{PROJECT}:{key}" for key in secret])
+    """Pulumi.yaml's defaults, a stack's file and `overrides` (its keys), read as the program reads them. `secret`: keys held encrypted."""
+    given = {key if ":" in key else f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
+    pulumi.runtime.set_all_config({**_unchanged(stack_file), **given}, [f"{PROJECT}:{key}" for key in secret])
     return Settings.from_config(pulumi.Config(PROJECT))
+
+
+@functools.cache
+def _unchanged(stack_file: str) -> dict[str, str]:
+    """Read once: YAML in pure Python takes longer than all that a test of the settings does."""
+    return config_of({}, stack_file=stack_file)
 
 
 def a_host(**facts: Any) -> Host:
     """A Docker host with room for every stack of this repository."""
-    return Host(**{"cpus": 16, "memory": 64 * GIB, "architecture": "x86_64", "endpoint": "unix:///var/run/docker.sock", "runtimes": frozenset({"runc"}), **facts})
+    return Host(
+        **{
+            "cpus": 16,
+            "memory": 64 * GIB,
+            "architecture": "x86_64",
+            "endpoint": "unix:///var/run/docker.sock",
+            "runtimes": frozenset({"runc"}),
+            **facts,
+        }
+    )
 
 
 def a_network(name: str, **facts: Any) -> Network:

@@ -7,13 +7,25 @@ from typing import Any
 
 import pulumi
 import pytest
+from pulumi.runtime import rpc
 
 import labels
-from components import ImageArgs, ModelArgs, ModelVolume, NetworkArgs, RagflowArgs, RagflowAttachment, Reranker, RerankerArgs, RerankerImage, SharedNetwork
+from components import (
+    ImageArgs,
+    ModelArgs,
+    ModelVolume,
+    NetworkArgs,
+    RagflowArgs,
+    RagflowAttachment,
+    Reranker,
+    RerankerArgs,
+    RerankerImage,
+    SharedNetwork,
+)
 from components._ragflow import CONNECT, DISCONNECT
 from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase, file_identity
 from components.reranker import host_url
-from tests.support.recording import Recorded, Registration, record
+from tests.support.recording import Recorded, Recording, Registration, imagined, record
 from tests.unit.builders import a_ragflow
 
 OWNER = "ragflow-reranker/test"
@@ -33,7 +45,14 @@ def network_args(**changed: Any) -> NetworkArgs:
 
 
 def image_args(base: Base, **changed: Any) -> ImageArgs:
-    plain = {"base": base, "image_name": "ragflow-vllm-reranker:0.32.0", "platform": "linux/amd64", "build_network": "default", "ca_bundle": "", "environment": {}}
+    plain = {
+        "base": base,
+        "image_name": "ragflow-vllm-reranker:0.32.0",
+        "platform": "linux/amd64",
+        "build_network": "default",
+        "ca_bundle": "",
+        "environment": {},
+    }
     return ImageArgs(**{**plain, **changed})
 
 
@@ -41,16 +60,19 @@ def model_args(**changed: Any) -> ModelArgs:
     return ModelArgs(**{
         "source": "hub", "repo": "Qwen/Qwen3-Reranker-0.6B", "revision": "6e9e69830b95c52b5fd889b7690dda3329508de3", "slug": "qwen3-reranker-0.6b",
         "mirrors": ("https://one", "https://two"), "endpoint": "https://modelscope.cn", "path": "", "token": "", "keep": True, "network": "bridge",
-        "image_name": "ragflow-vllm-reranker:0.32.0", "prefix": "ragflow-vllm-reranker", "generation": "00000001", "owner": OWNER, "proxies": {}, "environment": {},
+        "image_name": "ragflow-vllm-reranker:0.32.0", "prefix": "ragflow-vllm-reranker", "generation": "00000001",
+        "owner": OWNER, "proxies": {}, "environment": {},
         **changed,
     })  # fmt: skip
 
 
 def reranker_args(**changed: Any) -> RerankerArgs:
     return RerankerArgs(**{
-        "container_name": "ragflow-vllm-reranker", "image_name": "ragflow-vllm-reranker:0.32.0", "image_id": "sha256:1", "arguments": ["launch", "--device", "cpu"],
+        "container_name": "ragflow-vllm-reranker", "image_name": "ragflow-vllm-reranker:0.32.0", "image_id": "sha256:1",
+        "arguments": ["launch", "--device", "cpu"],
         "network_name": "docker-ragflow", "network_id": "n1", "model_mount_source": "model-volume", "model_target": "/models/qwen3-reranker-0.6b",
-        "bind_address": "127.0.0.1", "host_port": 8123, "cpus": 2, "memory_mib": 8192, "shm_mib": 1024, "restart": "unless-stopped", "log_max_mib": 10,
+        "bind_address": "127.0.0.1", "host_port": 8123, "cpus": 2, "memory_mib": 8192, "shm_mib": 1024,
+        "restart": "unless-stopped", "log_max_mib": 10,
         "health_timeout_seconds": 900, "owner": OWNER, "environment": {}, **changed,
     })  # fmt: skip
 
@@ -121,7 +143,8 @@ BASES: list[tuple[str, Base, list[str], str]] = [
      ["rerank:index:RerankerImage$command:local:Command::image-base"], "vllm-cpu:0.32.0"),
     ("source by ssh", SourceBase(version="0.32.0", context="git@github.com:vllm-project/vllm.git", build_args={}),
      ["rerank:index:RerankerImage$command:local:Command::image-base"], "vllm-cpu:0.32.0"),
-    ("source of a clone", SourceBase(version="0.32.0", context="../vllm", build_args={}), ["rerank:index:RerankerImage$docker:index/image:Image::image-base"],
+    ("source of a clone", SourceBase(version="0.32.0", context="../vllm", build_args={}),
+    ["rerank:index:RerankerImage$docker:index/image:Image::image-base"],
      "vllm-cpu:0.32.0"),
     ("registry", RegistryBase(reference="vllm/cpu:1@sha256:0"), [], "vllm/cpu:1@sha256:0"),
     ("archive", ArchiveBase(path=__file__, reference="vllm:1"), ["rerank:index:RerankerImage$command:local:Command::image-base"], "vllm:1"),
@@ -148,7 +171,8 @@ def test_the_wheel_is_built_from_our_dockerfile_with_buildkit_and_its_arguments(
     build = record(lambda: RerankerImage("image", image_args(WHEEL))).one(IMAGE, "image-base").inputs
     assert (build["imageName"], build["skipPush"]) == ("vllm-cpu:0.32.0", True)
     assert build["build"] == {
-        "context": ".", "dockerfile": "images/Dockerfile.cpu", "builderVersion": "BuilderBuildKit", "platform": "linux/amd64", "args": {"VLLM_VERSION": "0.32.0"},
+        "context": ".", "dockerfile": "images/Dockerfile.cpu", "builderVersion": "BuilderBuildKit",
+        "platform": "linux/amd64", "args": {"VLLM_VERSION": "0.32.0"},
     }  # fmt: skip
 
 
@@ -192,7 +216,11 @@ def test_the_image_is_known_by_name_and_by_id() -> None:
 
 # -- model --------------------------------------------------------------------------------------------------------------
 
-FILLED = ["rerank:index:ModelVolume$command:local:Command::model-populate", "rerank:index:ModelVolume$docker:index/volume:Volume::model-volume", "rerank:index:ModelVolume::model"]
+FILLED = [
+    "rerank:index:ModelVolume$command:local:Command::model-populate",
+    "rerank:index:ModelVolume$docker:index/volume:Volume::model-volume",
+    "rerank:index:ModelVolume::model",
+]
 VOLUME_NAME = "ragflow-vllm-reranker-qwen3-reranker-0.6b-6e9e69830b95"
 
 
@@ -226,7 +254,8 @@ def test_the_hub_is_asked_by_a_confined_container_on_the_docker_host() -> None:
     populate = record(lambda: ModelVolume("model", model_args(proxies={"HTTPS_PROXY": "http://p:1"}, environment=SSH))).one(COMMAND)
     assert docker_run(populate).endswith(
         f"--mount type=volume,source={VOLUME_NAME},target=/srv/model --env HTTPS_PROXY=http://p:1 ragflow-vllm-reranker:0.32.0 populate --source hub "
-        "--repo Qwen/Qwen3-Reranker-0.6B --revision 6e9e69830b95c52b5fd889b7690dda3329508de3 --target /srv/model --mirror https://one --mirror https://two --token-stdin"
+        "--repo Qwen/Qwen3-Reranker-0.6B --revision 6e9e69830b95c52b5fd889b7690dda3329508de3 --target /srv/model --mirror "
+        "https://one --mirror https://two --token-stdin"
     )
     assert " --network bridge " in docker_run(populate)
     assert populate.inputs["environment"] == SSH
@@ -250,7 +279,6 @@ def test_an_archive_is_read_from_the_machine_that_runs_pulumi() -> None:
     assert populate.inputs["triggers"][-1] == file_identity(__file__)
 
 
-@pytest.mark.xfail(reason="the shell does not expand '~' in the quoted path, which settings.py accepts", strict=True)
 def test_an_archive_in_the_home_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model.tar").write_text("")
@@ -293,7 +321,9 @@ def holding(recorded: Recorded, text: str) -> set[tuple[str, str]]:
     return {(item.name, key) for item in recorded.resources for key, value in item.inputs.items() if text in json.dumps(value, default=str)}
 
 
-@pytest.mark.parametrize(("args", "expected"), [({}, RERANKER_URNS), ({"api_key": KEY, "key_generation": "00000002"}, sorted([*RERANKER_URNS, *KEY_URNS]))])
+@pytest.mark.parametrize(
+    ("args", "expected"), [({}, RERANKER_URNS), ({"api_key": KEY, "key_generation": "00000002"}, sorted([*RERANKER_URNS, *KEY_URNS]))]
+)
 def test_the_parts_of_a_reranker_keep_their_names(args: dict[str, Any], expected: list[str]) -> None:
     recorded = record(lambda: Reranker("reranker", reranker_args(**args)))
     assert urns(recorded) == expected
@@ -383,6 +413,17 @@ def test_the_container_reads_the_key_from_a_file_and_is_replaced_when_it_was_wri
     assert (volume.delete_before_replace, volume.retain_on_delete) == (True, False)
 
 
+def test_what_the_writing_of_the_key_printed_is_no_secret_although_the_provider_takes_it_for_one() -> None:
+    def apply(item: Registration) -> tuple[str, dict[str, Any]]:
+        id_, more = imagined(item)
+        secret = {rpc._special_sig_key: rpc._special_secret_sig, "value": "0a0b0c0d"}
+        return id_, {**more, "stdout": secret} if item.name == "reranker-key-file" else more
+
+    container = record(lambda: Reranker("reranker", reranker_args(api_key=KEY)), monitor=Recording(apply)).one(CONTAINER)
+    assert labelled(container)[labels.GENERATION] == "0a0b0c0d"
+    assert container.secrets == frozenset()
+
+
 def test_the_key_file_comes_before_the_arguments_that_are_vllms_own() -> None:
     container = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, arguments=["launch", "--eager", "--", "--seed", "1"]))).one(CONTAINER)
     assert container.inputs["command"] == ["launch", "--eager", "--api-key-file", "/run/reranker/api_keys", "--", "--seed", "1"]
@@ -416,11 +457,14 @@ def test_a_reranker_gives_its_name_id_and_addresses() -> None:
 
 def test_each_ragflow_container_has_an_attachment_named_by_it() -> None:
     def program() -> None:
-        pulumi.export("attached", RagflowAttachment("ragflow", ragflow_args(containers=[a_ragflow(), a_ragflow("kb", running=False)], environment=SSH)).attached)
+        pulumi.export(
+            "attached", RagflowAttachment("ragflow", ragflow_args(containers=[a_ragflow(), a_ragflow("kb", running=False)], environment=SSH)).attached
+        )
 
     recorded = record(program)
     assert urns(recorded) == [
-        "rerank:index:RagflowAttachment$command:local:Command::ragflow-docker-ragflow-cpu-1", "rerank:index:RagflowAttachment$command:local:Command::ragflow-kb",
+        "rerank:index:RagflowAttachment$command:local:Command::ragflow-docker-ragflow-cpu-1",
+        "rerank:index:RagflowAttachment$command:local:Command::ragflow-kb",
         "rerank:index:RagflowAttachment::ragflow",
     ]  # fmt: skip
     assert all_parented(recorded, "rerank:index:RagflowAttachment")
@@ -474,7 +518,10 @@ def test_two_instances_share_no_urn_and_no_name_of_a_thing_on_the_host() -> None
         SharedNetwork(f"{name}-network", network_args(network_name=f"{container}-net"))
         image = RerankerImage(f"{name}-image", image_args(RegistryBase(reference="vllm:1"), image_name=f"{container}:1"))
         model = ModelVolume(f"{name}-model", model_args(prefix=container, image_name=image.image_name))
-        Reranker(f"{name}-reranker", reranker_args(container_name=container, api_key=KEY, model_mount_source=model.mount_source, image_name=image.image_name))
+        Reranker(
+            f"{name}-reranker",
+            reranker_args(container_name=container, api_key=KEY, model_mount_source=model.mount_source, image_name=image.image_name),
+        )
         RagflowAttachment(f"{name}-ragflow", ragflow_args())
 
     def program() -> None:

@@ -39,10 +39,13 @@ class Shell:
                 (self.folder / f"status-{number}-{at}").write_text(str(status))
             last = len(steps) - 1
             cases.append(
-                f'{shlex.quote(start)}*) at=$(cat {self.folder}/at-{number} 2>/dev/null || echo 0); next=$((at < {last} ? at + 1 : {last})); '
-                f'echo $next > {self.folder}/at-{number}; cat {self.folder}/answer-{number}-$at; exit $(cat {self.folder}/status-{number}-$at);;'
+                f"{shlex.quote(start)}*) at=$(cat {self.folder}/at-{number} 2>/dev/null || echo 0); next=$((at < {last} ? at + 1 : {last})); "
+                f"echo $next > {self.folder}/at-{number}; cat {self.folder}/answer-{number}-$at; exit $(cat {self.folder}/status-{number}-$at);;"
             )
-        self.stand_in("docker", f'{{ printf "docker"; printf " <%s>" "$@"; echo; }} >> {self.log}\ncase "$*" in\n' + "\n".join(cases) + "\n*) cat >/dev/null;;\nesac")
+        self.stand_in(
+            "docker",
+            f'{{ printf "docker"; printf " <%s>" "$@"; echo; }} >> {self.log}\ncase "$*" in\n' + "\n".join(cases) + "\n*) cat >/dev/null;;\nesac",
+        )
 
     def run(self, script: str, *, stdin: str = "", **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -98,7 +101,12 @@ POPULATE: list[tuple[str, list[str]]] = [
 @pytest.mark.parametrize(("source", "more"), POPULATE)
 def test_each_source_of_the_model_has_its_own_arguments(source: str, more: list[str]) -> None:
     assert _containers.populate_arguments(
-        source=source, repo="Qwen/Qwen3-Reranker-0.6B", revision="abc", mirrors=["https://one", "https://two"], endpoint="https://modelscope.cn", target="/srv/model"
+        source=source,
+        repo="Qwen/Qwen3-Reranker-0.6B",
+        revision="abc",
+        mirrors=["https://one", "https://two"],
+        endpoint="https://modelscope.cn",
+        target="/srv/model",
     ) == ["populate", "--source", source, "--repo", "Qwen/Qwen3-Reranker-0.6B", "--revision", "abc", "--target", "/srv/model", *more]
 
 
@@ -181,7 +189,8 @@ def test_waiting_ends_at_its_deadline_with_the_last_state_and_the_log(shell: She
     done = waited(shell, "running starting 0\n", seconds=3)
     assert done.returncode == 1
     assert done.stderr == (
-        f"--- last log lines of c:\n{LAST_LINES}c: not healthy within 3 s (last: running, starting); raise healthTimeoutSeconds if the log above shows it still loading\n"
+        f"--- last log lines of c:\n{LAST_LINES}c: not healthy within 3 s (last: running, starting); raise healthTimeoutSeconds if "
+        f"the log above shows it still loading\n"
     )
     assert shell.calls == [INSPECT, "sleep 2", INSPECT, "sleep 2", INSPECT, LOGS]
 
@@ -196,7 +205,9 @@ def test_a_container_that_was_removed_while_it_started_is_said_to_be_gone(shell:
 
 ON_THE_NETWORK = {"ATTACHMENT": "attachment-1-2", "CONTAINER": "0123", "NAME": "docker-ragflow-cpu-1", "NETWORK": "docker-ragflow"}
 NETWORKS = called("inspect", "--format", "{{json .NetworkSettings.Networks}}", "0123")
-ALIASES = called("inspect", "--format", "{{range $name, $end := .NetworkSettings.Networks}}{{range $end.Aliases}}{{println $name .}}{{end}}{{end}}", "0123")
+ALIASES = called(
+    "inspect", "--format", "{{range $name, $end := .NetworkSettings.Networks}}{{range $end.Aliases}}{{println $name .}}{{end}}{{end}}", "0123"
+)
 JOIN = called("network", "connect", "--alias", "attachment-1-2", "docker-ragflow", "0123")
 LEAVE = called("network", "disconnect", "--force", "docker-ragflow", "0123")
 
@@ -227,7 +238,10 @@ def test_an_attachment_of_ours_is_taken_back(shell: Shell) -> None:
     assert (done.returncode, shell.calls) == (0, [ALIASES, LEAVE])
 
 
-@pytest.mark.parametrize("aliases", ["", "docker-ragflow ragflow-cpu\n", "docker-ragflow attachment-1-22\n", "docker_ragflow attachment-1-2\n", "docker-ragflow by others\n"])
+@pytest.mark.parametrize(
+    "aliases",
+    ["", "docker-ragflow ragflow-cpu\n", "docker-ragflow attachment-1-22\n", "docker_ragflow attachment-1-2\n", "docker-ragflow by others\n"],
+)
 def test_an_attachment_of_others_stays(shell: Shell, aliases: str) -> None:
     shell.docker({"inspect": aliases})
     done = shell.run(_ragflow.DISCONNECT, **ON_THE_NETWORK)
@@ -246,7 +260,13 @@ def test_a_leave_that_fails_fails_the_step(shell: Shell) -> None:
 
 # -- images -------------------------------------------------------------------------------------------------------------
 
-SOURCE = source_script("vllm-cpu:0.32.0", "https://github.com/vllm-project/vllm.git#v0.32.0", "linux/amd64", "default", {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://p:1"})
+SOURCE = source_script(
+    "vllm-cpu:0.32.0",
+    "https://github.com/vllm-project/vllm.git#v0.32.0",
+    "linux/amd64",
+    "default",
+    {"https_proxy": "http://p:1", "HTTPS_PROXY": "http://p:1"},
+)
 BUILD = called(
     "build", "--file", "docker/Dockerfile.cpu", "--tag", "vllm-cpu:0.32.0", "--platform", "linux/amd64", "--network", "default",
     "--build-arg", "HTTPS_PROXY=http://p:1", "--build-arg", "https_proxy=http://p:1", "https://github.com/vllm-project/vllm.git#v0.32.0",

@@ -18,7 +18,8 @@ NETWORKS = [
 CONTAINERS = [
     {
         "Name": "/docker-ragflow-cpu-1", "Id": "c1", "Image": "sha256:abc", "Config": {"Image": "infiniflow/ragflow:v0.27.0", "Labels": {"a": "b"}},
-        "State": {"Running": True}, "NetworkSettings": {"Networks": {"docker_ragflow": {"Aliases": ["ragflow-cpu", "c1"]}, "docker-ragflow": {"Aliases": None}}},
+        "State": {"Running": True}, "NetworkSettings": {"Networks": {"docker_ragflow": {"Aliases": ["ragflow-cpu", "c1"]},
+        "docker-ragflow": {"Aliases": None}}},
     },
     {"Name": "/old", "Id": "c2", "Config": {"Image": "debian", "Labels": None}, "State": {"Running": False}, "NetworkSettings": {"Networks": None}},
 ]  # fmt: skip
@@ -130,8 +131,16 @@ DEAD: list[tuple[str, Any, str]] = [
     ("", ("", f"WARNING: something\n{REFUSED}\n", 1), f"this machine's Docker does not answer: {REFUSED}; {START}"),
     ("", ("", "", 125), f"this machine's Docker does not answer: exit 125; {START}"),
     ("", (json.dumps({"ServerErrors": [REFUSED]}), "", 0), f"this machine's Docker does not answer: {REFUSED}; {START}"),
-    ("", (json.dumps({"ServerErrors": [DENIED]}), "", 0), f"this machine's Docker does not answer: {DENIED}; add your user to the group docker and log in again"),
-    ("ssh://box", ("", "ssh: Could not resolve hostname box\n", 255), f"dockerHost ssh://box does not answer: ssh: Could not resolve hostname box; {SSH}"),
+    (
+        "",
+        (json.dumps({"ServerErrors": [DENIED]}), "", 0),
+        f"this machine's Docker does not answer: {DENIED}; add your user to the group docker and log in again",
+    ),
+    (
+        "ssh://box",
+        ("", "ssh: Could not resolve hostname box\n", 255),
+        f"dockerHost ssh://box does not answer: ssh: Could not resolve hostname box; {SSH}",
+    ),
     ("tcp://box:1", ("", REFUSED, 1), f"dockerHost tcp://box:1 does not answer: {REFUSED}; {START}"),
 ]
 
@@ -144,7 +153,7 @@ def test_a_daemon_that_does_not_answer_is_put_into_one_sentence_with_the_remedy(
 
 
 def test_a_daemon_that_dies_half_way_is_named_too() -> None:
-    with pytest.raises(HostError, match="^this machine's Docker does not answer: EOF; "):
+    with pytest.raises(HostError, match=r"^this machine's Docker does not answer: EOF; "):
         observe("", run=Client(container_inspect=("", "EOF", 1)))
 
 

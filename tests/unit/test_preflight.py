@@ -19,13 +19,16 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"memoryGiB": 16}, {"memory": 8 * GIB - GIB // 2},
      "memoryGiB: 16 is more than the 7.5 GiB of this Docker host; lower it, or take a smaller model"),
     ({"backend": "gpu"}, {"runtimes": frozenset({"runc", "io.containerd.runc.v2"})},
-     "backend: 'gpu' needs the NVIDIA runtime and this Docker host has io.containerd.runc.v2, runc; install nvidia-container-toolkit there, or set backend to cpu"),
+     "backend: 'gpu' needs the NVIDIA runtime and this Docker host has io.containerd.runc.v2, runc; install "
+     "nvidia-container-toolkit there, or set backend to cpu"),
     ({"backend": "gpu"}, {"runtimes": frozenset()},
      "backend: 'gpu' needs the NVIDIA runtime and this Docker host has none; install nvidia-container-toolkit there, or set backend to cpu"),
     ({}, {"containers": (a_container(RERANKER),)},
-     f"containerName: a container '{RERANKER}' exists and was made not by this project (a compose file?); remove it (docker rm -f {RERANKER}), or choose another name"),
+     f"containerName: a container '{RERANKER}' exists and was made not by this project (a compose file?); remove it (docker rm -f "
+     f"{RERANKER}), or choose another name"),
     ({}, {"containers": (a_container(RERANKER, labels=THEIRS, running=False),)},
-     f"containerName: a container '{RERANKER}' exists and was made by stack ragflow-reranker/other; remove it (docker rm -f {RERANKER}), or choose another name"),
+     f"containerName: a container '{RERANKER}' exists and was made by stack ragflow-reranker/other; remove it (docker rm -f "
+     f"{RERANKER}), or choose another name"),
     ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="macvlan")}},
      "networkName: 'docker-ragflow' exists with driver macvlan; choose another name"),
 ]  # fmt: skip

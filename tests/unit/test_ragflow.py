@@ -1,4 +1,4 @@
-"""components/_ragflow.py against the containers that RAGFlow's releases make (docs/ragflow.md), and the look-alikes that they must not be mixed up with."""
+"""components/_ragflow.py against the containers that RAGFlow's releases make (docs/ragflow.md), and their look-alikes."""
 
 from typing import Any
 
@@ -48,7 +48,12 @@ OTHERS: list[tuple[str, Container]] = [
     ("Redis", a_container("ragflow-redis", image="valkey/valkey:8", labels=compose("redis"))),
     ("Infinity", a_container("ragflow-infinity", image="infiniflow/infinity:v0.6.0", labels=compose("infinity"))),
     ("TEI", a_container("docker-tei-cpu-1", image="infiniflow/text-embeddings-inference:cpu-1.8", labels=compose("tei-cpu"))),
-    ("the sandbox", a_container("docker-sandbox-executor-manager-1", image="infiniflow/sandbox-executor-manager:latest", labels=compose("sandbox-executor-manager"))),
+    (
+        "the sandbox",
+        a_container(
+            "docker-sandbox-executor-manager-1", image="infiniflow/sandbox-executor-manager:latest", labels=compose("sandbox-executor-manager")
+        ),
+    ),
     ("MySQL without labels", a_container("ragflow-mysql", image="mysql:8.0.39")),
     ("Elasticsearch without labels, whose name ends in a number", a_container("ragflow-es-01", image="elasticsearch:8.11.3")),
     ("a registry with a port in front of something else", a_container("kb", image="registry.example:5000/ragflow/plugins:v1")),
@@ -57,6 +62,20 @@ OTHERS: list[tuple[str, Container]] = [
     ("a sidecar", a_container("ragflow-server-backup", image="backup:1")),
     ("another stack's reranker", a_container("ragflow-mock-reranker", image="sha256:1")),
 ]
+
+
+def test_ragflow_is_found_by_an_image_with_tag_and_digest() -> None:
+    container = a_container("kb", image="registry.example:5000/infiniflow/ragflow:v0.27.0@sha256:" + "0" * 64)
+    assert _ragflow.find([container], named=[], own=OWN) == [container]
+
+
+def test_ragflow_is_found_by_its_image_where_people_call_the_service_otherwise() -> None:
+    container = a_container("kb-web-1", image="infiniflow/ragflow:v0.27.0", labels=compose("web", "kb"))
+    assert _ragflow.find([container], named=[], own=OWN) == [container]
+
+
+def test_a_container_that_is_named_twice_is_taken_once() -> None:
+    assert _ragflow.find([a_ragflow()], named=["docker-ragflow-cpu-1", "docker-ragflow-cpu-1"], own=OWN) == [a_ragflow()]
 
 
 @pytest.mark.parametrize(("what", "container"), RAGFLOWS, ids=[what for what, _ in RAGFLOWS])
@@ -87,7 +106,9 @@ def test_named_containers_are_taken_instead_of_found_ones_whatever_they_are() ->
 def test_a_named_container_that_does_not_exist_is_refused_with_the_way_out() -> None:
     with pytest.raises(NotFound) as refused:
         _ragflow.find([a_ragflow()], named=["ragflow-server"], own=OWN)
-    assert str(refused.value) == "ragflowContainers: no container 'ragflow-server' on this host; 'docker ps -a' shows the names, [] lets them be found"
+    assert (
+        str(refused.value) == "ragflowContainers: no container 'ragflow-server' on this host; 'docker ps -a' shows the names, [] lets them be found"
+    )
 
 
 def test_none_found_is_no_error() -> None:
@@ -132,7 +153,10 @@ OVERRIDES: list[tuple[list[Container], list[str]]] = [
     ([a_container("kb", image="infiniflow/ragflow:v1")], ["ragflow-cpu", "ragflow-gpu"]),
     ([a_ragflow()], ["ragflow-cpu"]),
     ([a_container("ragflow-server", labels=compose("ragflow"))], ["ragflow"]),
-    ([a_ragflow("docker-ragflow-gpu-1", labels=compose("ragflow-gpu")), a_ragflow(), a_ragflow("docker-ragflow-cpu-2")], ["ragflow-cpu", "ragflow-gpu"]),
+    (
+        [a_ragflow("docker-ragflow-gpu-1", labels=compose("ragflow-gpu")), a_ragflow(), a_ragflow("docker-ragflow-cpu-2")],
+        ["ragflow-cpu", "ragflow-gpu"],
+    ),
 ]
 
 

