@@ -6,7 +6,18 @@ import pulumi_docker as docker
 import labels
 import plan
 import preflight
-from components import ImageArgs, ModelArgs, ModelVolume, NetworkArgs, RagflowArgs, RagflowAttachment, Reranker, RerankerArgs, RerankerImage, SharedNetwork
+from components import (
+    ImageArgs,
+    ModelArgs,
+    ModelVolume,
+    NetworkArgs,
+    RagflowArgs,
+    RagflowAttachment,
+    Reranker,
+    RerankerArgs,
+    RerankerImage,
+    SharedNetwork,
+)
 from components import _ragflow as ragflow
 from components.external import ExternalArgs, ExternalError, verify
 from components.model import volume_name

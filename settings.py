@@ -6,7 +6,7 @@ Types and defaults live in Pulumi.yaml alone; what is checked here is what a typ
 import dataclasses
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any

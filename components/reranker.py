@@ -90,7 +90,7 @@ class Reranker(pulumi.ComponentResource):
             device_requests=[docker.ContainerDeviceRequestArgs(driver="nvidia", count=args.gpus, capabilities=["gpu"])] if args.gpus else [],
             user=_containers.USER,
             read_only=True,
-            tmpfs={"/tmp": "rw,nosuid,nodev,size=1g"},  # noqa: S108 - inside the container
+            tmpfs={"/tmp": "rw,nosuid,nodev,size=1g"},
             capabilities=docker.ContainerCapabilitiesArgs(drops=["ALL"]),
             security_opts=["no-new-privileges:true"],
             init=True,
@@ -194,5 +194,5 @@ def host_url(bind_address: str, host_port: int) -> str:
     """Base URL on the Docker host, or '' where no port is published."""
     if not host_port:
         return ""
-    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)  # noqa: S104
+    address = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(bind_address, f"[{bind_address}]" if ":" in bind_address else bind_address)
     return f"http://{address}:{host_port}/v1"

@@ -147,7 +147,7 @@ def test_a_one_off_reads_a_file_with_any_name_where_it_is_told_to(shell: Shell, 
 
 # -- wait_script --------------------------------------------------------------------------------------------------------
 
-INSPECT = called("inspect", "--format", "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{end}} {{.RestartCount}}", "c")
+INSPECT = called("inspect", "--format", "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.RestartCount}}", "c")
 LOGS = called("logs", "--tail", "40", "c")
 LAST_LINES = "torch: out of luck\n"
 
@@ -170,7 +170,7 @@ def test_one_restart_is_forgiven(shell: Shell) -> None:
 FAILURES: list[tuple[str, str, str]] = [
     ("stopped", "exited unhealthy 0\n", "c: stopped before it was healthy; the log above says why, pulumi up tries again"),
     ("stopped before the first check", "exited starting 0\n", "c: stopped before it was healthy; the log above says why, pulumi up tries again"),
-    ("dead", "dead  0\n", "c: stopped before it was healthy; the log above says why, pulumi up tries again"),
+    ("dead", "dead none 0\n", "c: stopped before it was healthy; the log above says why, pulumi up tries again"),
     ("restarting", "restarting unhealthy 2\n", "c: keeps stopping (restarted 2 times); the log above says why, pulumi up tries again"),
     ("between two restarts", "running starting 17\n", "c: keeps stopping (restarted 17 times); the log above says why, pulumi up tries again"),
 ]

@@ -81,7 +81,7 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
             # float32 so that scores can be compared with the reference to five digits; a tiny model needs less than the laptop's 8 GiB.
             dtype="float32", memoryGiB=6, model=REPO, modelRevision=REVISIONS[0], modelNetwork="host",
         )  # fmt: skip
-        stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--target", "**image-base", "--target", "**image-serving", timeout=BUILD_SECONDS)
+        stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--target", "**::image", "--target", "**image-base", "--target", "**image-serving", timeout=BUILD_SECONDS)
         image = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={stack.container}").strip()
         for seed in range(len(REVISIONS)):
             inside(image, models, "/support/tiny_model.py", f"{MODELS}/{seed}", "--seed", str(seed))
