@@ -1,5 +1,7 @@
 """The stack: settings -> host -> components -> outputs."""
 
+import signal
+
 import pulumi
 import pulumi_docker as docker
 
@@ -36,6 +38,7 @@ def deployed(s: Settings) -> None:
     owner = labels.owner(pulumi.get_project(), pulumi.get_stack())
     host = observe(s.docker_host)
     preflight.check(s, host, owner)
+    own = host.container(s.container_name)
     found = [] if s.ragflow_mode == "none" else ragflow.find(host.containers, named=s.ragflow_containers, own=s.container_name)
     if not found and s.ragflow_mode == "attach":
         pulumi.log.warn("no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers")
@@ -71,6 +74,8 @@ def deployed(s: Settings) -> None:
             model_mount_source=model.mount_source if model else None,
             model_target=plan.model_target(s),
             api_key=pulumi.Output.secret(s.api_key) if s.api_key else None,
+            generation=labels.generation(own.labels if own and network_name in own.networks else None),
+            cache_generation=labels.generation(host.volumes.get(f"{s.container_name}-cache")),
             key_generation=labels.generation(host.volumes.get(f"{s.container_name}-key")),
             bind_address=s.bind_address,
             host_port=s.host_port,
@@ -116,7 +121,7 @@ def network_args(name: str, host: Host, owner: str, reach: dict[str, str], *, jo
     if joins and seen is None:
         raise ragflow.NotFound(f"ragflowNetwork: no network {name!r} on this host; start RAGFlow first, 'docker network ls' shows the names")
     adopt = seen is not None and not labels.owned(seen.labels, owner)
-    return NetworkArgs(network_name=name, adopt=adopt, adopted_id=seen.id if seen else "", owner=owner, environment=reach)
+    return NetworkArgs(network_name=name, adopt=adopt, adopted_id=seen.id if seen else "", owner=owner, generation=labels.generation(seen.labels if seen else None), environment=reach)
 
 
 def model_args(s: Settings, host: Host, owner: str, image: RerankerImage) -> ModelArgs:
@@ -155,6 +160,8 @@ def export(s: Settings, **seen: pulumi.Input[object]) -> None:
     )
 
 
+# The engine interrupts the program when a step failed: a traceback of that would bury the step's own sentence.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
     settings = Settings.from_config()
     (external if settings.backend == "external" else deployed)(settings)

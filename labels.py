@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 OWNER = "io.ragflow-reranker.owner"
 GENERATION = "io.ragflow-reranker.generation"
 NETWORK_ID = "io.ragflow-reranker.network"
+KEY_ID = "io.ragflow-reranker.key"
 
 
 def owner(project: str, stack: str) -> str:
@@ -19,9 +20,10 @@ def owned(found: Mapping[str, str], by: str) -> bool:
 
 
 def generation(found: Mapping[str, str] | None) -> str:
-    """Incarnation of a thing that Docker itself gives no identity, such as a volume: what its label says, or a new one where it is gone.
+    """Incarnation of a container, volume or network: what its label says, or a new one where the thing is gone.
 
-    A resource that depends on the content takes it as trigger: stable while the thing lives, changed in the first preview after it was lost.
+    Stable while the thing lives, changed in the first preview after it was lost: so a plain preview, without a refresh of every resource (which doubles its time),
+    shows what somebody removed by hand, and what depends on it follows.
     """
     return (found or {}).get(GENERATION) or secrets.token_hex(4)
 

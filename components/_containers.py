@@ -39,6 +39,10 @@ def populate_arguments(*, source: str, repo: str, revision: str, mirrors: Sequen
     return ["populate", "--source", source, "--repo", repo, "--revision", revision, "--target", target, *where]
 
 
+# A failing step shows what it ran. The script itself is in the environment, so that its own sentence stays the last thing to read.
+RUN_SCRIPT = 'sh -c "$SCRIPT"'
+
+
 def wait_script(container: str, *, seconds: int, lines: int = 40) -> str:
     """Shell: wait until the container is healthy; give up at once when it stopped or keeps restarting, with its last log lines in the error."""
     name = shlex.quote(container)

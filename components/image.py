@@ -10,6 +10,8 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 
+from components import _containers
+
 
 @dataclass(frozen=True, kw_only=True)
 class WheelBase:
@@ -124,8 +126,8 @@ class RerankerImage(pulumi.ComponentResource):
     def _commanded(self, name: str, args: ImageArgs, script: str, triggers: list[str]) -> pulumi.Output[str]:
         made = command.local.Command(
             f"{name}-base",
-            create=script,
-            environment=args.environment,
+            create=_containers.RUN_SCRIPT,
+            environment={**args.environment, "SCRIPT": script},
             triggers=triggers,
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -139,9 +141,24 @@ def is_local(context: str) -> bool:
 
 def source_script(tag: str, context: str, platform: str, network: str, build_args: Mapping[str, str]) -> str:
     """Shell: build a git URL with BuildKit and print the image's id. docker.Image takes local folders alone."""
-    arguments = [item for key, value in sorted(build_args.items()) for item in ("--build-arg", f"{key}={value}")]
+    # vLLM's file mounts .git to find its version; without this BuildKit leaves it out of a context from a URL.
+    given = {"BUILDKIT_CONTEXT_KEEP_GIT_DIR": "1", **build_args}
+    arguments = [item for key, value in sorted(given.items()) for item in ("--build-arg", f"{key}={value}")]
     build = ["docker", "build", "--file", "docker/Dockerfile.cpu", "--tag", tag, "--platform", platform, "--network", network, *arguments, context]
-    return f"set -e\nDOCKER_BUILDKIT=1 {shlex.join(build)} >&2\n{shlex.join(['docker', 'image', 'inspect', '--format', '{{.Id}}', tag])}"
+    needs = "imageStrategy source with a git URL needs BuildKit, which this docker client calls buildx and does not have: install docker-buildx "
+    remedy = "(docker-buildx-plugin from docker.com), or clone vLLM and set sourceContext to the clone's path"
+    return "\n".join(
+        [
+            "set -e",
+            f"DOCKER_BUILDKIT=1 {shlex.join(build)} >&2 || {{",
+            # Up to 20.10 the client has BuildKit inside.
+            "  case \"$(docker version --format '{{.Client.Version}}')\" in 19.*|20.*) exit 1 ;; esac",
+            f"  docker buildx version >/dev/null 2>&1 || echo {shlex.quote(needs + remedy)} >&2",
+            "  exit 1",
+            "}",
+            shlex.join(["docker", "image", "inspect", "--format", "{{.Id}}", tag]),
+        ]
+    )
 
 
 def archive_script(path: str, reference: str) -> str:

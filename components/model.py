@@ -89,10 +89,10 @@ class ModelVolume(pulumi.ComponentResource):
 
         populate = command.local.Command(
             f"{name}-populate",
-            create=pulumi.Output.from_input(args.image_name).apply(script),
+            create=_containers.RUN_SCRIPT,
             # One line: the token, or nothing. argv and environment would show in 'docker inspect'.
             stdin=pulumi.Output.concat(pulumi.Output.secret(args.token), "\n"),
-            environment=args.environment,
+            environment={**args.environment, "SCRIPT": pulumi.Output.from_input(args.image_name).apply(script)},
             triggers=[source, args.repo, args.revision, args.source, generation, file_identity(archive) if archive else ""],
             opts=pulumi.ResourceOptions(parent=self),
         )

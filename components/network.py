@@ -14,12 +14,13 @@ from components import _leftovers
 class NetworkArgs:
     """`adopt`: the network is somebody else's (made by hand, by RAGFlow, by another stack): used as it is and never deleted by us.
 
-    `environment` reaches the stack's Docker host.
+    `generation`: the incarnation of the network (labels.generation). `environment` reaches the stack's Docker host.
     """
 
     network_name: str
     adopt: bool
     adopted_id: str = ""
+    generation: str = ""
     owner: str
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -41,7 +42,10 @@ class SharedNetwork(pulumi.ComponentResource):
                 name=args.network_name,
                 driver="bridge",
                 ipam_options={},  # said although empty: a refresh reads it back as news otherwise
-                labels=[docker.NetworkLabelArgs(label=labels.OWNER, value=args.owner)],
+                labels=[
+                    docker.NetworkLabelArgs(label=labels.OWNER, value=args.owner),
+                    docker.NetworkLabelArgs(label=labels.GENERATION, value=args.generation),
+                ],
                 opts=pulumi.ResourceOptions(
                     parent=self,
                     delete_before_replace=True,

@@ -15,8 +15,8 @@ from components import _containers, _leftovers
 class RerankerArgs:
     """One reranker. `arguments` is the argv after the image's entry point, without the key file; memory and shm in MiB.
 
-    `model_mount_source` None: no model (the mock). `api_key` None: none is asked of callers. `key_generation`, `network_id`: incarnations of what the container
-    was started with; another one replaces it. `environment` reaches the stack's Docker host.
+    `model_mount_source` None: no model (the mock). `api_key` None: none is asked of callers. `generation`, `cache_generation`,
+    `key_generation`: incarnations of container and volumes (labels.generation); `network_id`: the network the container was started on; another one replaces it. `environment` reaches the stack's Docker host.
     """
 
     container_name: str
@@ -29,6 +29,8 @@ class RerankerArgs:
     model_mount_source: pulumi.Input[str] | None = None
     model_target: str = ""
     api_key: pulumi.Input[str] | None = field(default=None, repr=False)
+    generation: str
+    cache_generation: str
     key_generation: str = ""
     bind_address: str
     host_port: int
@@ -54,9 +56,13 @@ class Reranker(pulumi.ComponentResource):
     def __init__(self, name: str, args: RerankerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rerank:index:Reranker", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        ours = docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner)
 
-        cache = docker.Volume(f"{name}-cache", name=f"{args.container_name}-cache", labels=[ours], opts=child)
+        cache = docker.Volume(
+            f"{name}-cache",
+            name=f"{args.container_name}-cache",
+            labels=_volume_labels(args.owner, args.cache_generation),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
         mounts = [docker.ContainerMountArgs(type="volume", source=cache.name, target=_containers.HOME)]
         if args.model_mount_source is not None:
             mounts.append(docker.ContainerMountArgs(type=args.model_mount_type, source=args.model_mount_source, target=args.model_target, read_only=True))
@@ -77,7 +83,8 @@ class Reranker(pulumi.ComponentResource):
             labels=[
                 docker.ContainerLabelArgs(label=labels.OWNER, value=args.owner),
                 docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=args.network_id),
-                docker.ContainerLabelArgs(label=labels.GENERATION, value=key_id),
+                docker.ContainerLabelArgs(label=labels.KEY_ID, value=key_id),
+                docker.ContainerLabelArgs(label=labels.GENERATION, value=args.generation),
             ],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network_name, gw_priority=0)],
             ports=[docker.ContainerPortArgs(internal=_containers.PORT, external=args.host_port, ip=args.bind_address)] if args.host_port else [],
@@ -117,8 +124,8 @@ class Reranker(pulumi.ComponentResource):
         )
         command.local.Command(
             f"{name}-healthy",
-            create=_containers.wait_script(args.container_name, seconds=args.health_timeout_seconds),
-            environment=args.environment,
+            create=_containers.RUN_SCRIPT,
+            environment={**args.environment, "SCRIPT": _containers.wait_script(args.container_name, seconds=args.health_timeout_seconds)},
             triggers=[container.id],
             opts=child,
         )
@@ -140,10 +147,7 @@ class Reranker(pulumi.ComponentResource):
         volume = docker.Volume(
             f"{name}-key",
             name=f"{args.container_name}-key",
-            labels=[
-                docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner),
-                docker.VolumeLabelArgs(label=labels.GENERATION, value=args.key_generation),
-            ],
+            labels=_volume_labels(args.owner, args.key_generation),
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         owner_label = f"{labels.OWNER}={args.owner}"
@@ -163,13 +167,17 @@ class Reranker(pulumi.ComponentResource):
 
         written = command.local.Command(
             f"{name}-key-file",
-            create=pulumi.Output.from_input(args.image_name).apply(script),
+            create=_containers.RUN_SCRIPT,
             stdin=pulumi.Output.concat(pulumi.Output.secret(api_key), "\n"),
-            environment=args.environment,
+            environment={**args.environment, "SCRIPT": pulumi.Output.from_input(args.image_name).apply(script)},
             triggers=[volume.name, args.key_generation],
             opts=pulumi.ResourceOptions(parent=self),
         )
         return volume.name, pulumi.Output.unsecret(written.stdout)
+
+
+def _volume_labels(owner: str, generation: str) -> list[docker.VolumeLabelArgs]:
+    return [docker.VolumeLabelArgs(label=labels.OWNER, value=owner), docker.VolumeLabelArgs(label=labels.GENERATION, value=generation)]
 
 
 def _before_extra(arguments: Sequence[str], more: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import runpy
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -263,6 +264,7 @@ def run_program(
     os.chdir(project)  # as the engine does: paths in the configuration are relative to it
     path = list(sys.path)
     sys.path.insert(0, str(project))
+    interrupted = signal.getsignal(signal.SIGINT)  # the program lets itself be ended in silence; the tests do not
     try:
         return record(
             program,
@@ -274,5 +276,6 @@ def run_program(
             monitor=monitor,
         )
     finally:
+        signal.signal(signal.SIGINT, interrupted)
         sys.path[:] = path
         os.chdir(before)

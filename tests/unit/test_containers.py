@@ -269,7 +269,7 @@ SOURCE = source_script(
 )
 BUILD = called(
     "build", "--file", "docker/Dockerfile.cpu", "--tag", "vllm-cpu:0.32.0", "--platform", "linux/amd64", "--network", "default",
-    "--build-arg", "HTTPS_PROXY=http://p:1", "--build-arg", "https_proxy=http://p:1", "https://github.com/vllm-project/vllm.git#v0.32.0",
+    "--build-arg", "BUILDKIT_CONTEXT_KEEP_GIT_DIR=1", "--build-arg", "HTTPS_PROXY=http://p:1", "--build-arg", "https_proxy=http://p:1", "https://github.com/vllm-project/vllm.git#v0.32.0",
 )  # fmt: skip
 IMAGE_ID = called("image", "inspect", "--format", "{{.Id}}", "vllm-cpu:0.32.0")
 

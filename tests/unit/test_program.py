@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -348,9 +349,16 @@ def after(recorded: Recorded, host: Host) -> Host:
         )
         for item in host.containers
     )  # fmt: skip
+    own = tuple(
+        Container(
+            name=str(item.inputs["name"]), id=lifelike(item)[0], image="ours", labels=labelled(item.inputs["labels"]),
+            networks={end["name"]: () for end in item.inputs["networksAdvanced"]},
+        )
+        for item in recorded.of("docker:index/container:Container")
+    )  # fmt: skip
     return Host(
         cpus=host.cpus, memory=host.memory, architecture=host.architecture, endpoint=host.endpoint, runtimes=host.runtimes,
-        networks={**host.networks, **networks}, containers=containers, volumes={**host.volumes, **made},
+        networks={**host.networks, **networks}, containers=(*containers, *own), volumes={**host.volumes, **made},
     )  # fmt: skip
 
 
@@ -386,7 +394,7 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     ({}, {"bindAddress": "0.0.0.0"}, {"reranker-container": {"ports"}, **REPLACED}),
     ({}, {"restartPolicy": "no"}, {"reranker-container": {"restart"}, **REPLACED}),
     ({}, {"logMaxMiB": 20}, {"reranker-container": {"logOpts"}, **REPLACED}),
-    ({}, {"healthTimeoutSeconds": 901}, {"reranker-container": {"healthcheck"}, "reranker-healthy": {"create", "triggers"}}),
+    ({}, {"healthTimeoutSeconds": 901}, {"reranker-container": {"healthcheck"}, "reranker-healthy": {"environment", "triggers"}}),
     *[
         ({}, change, {"reranker-container": {"command"}, **REPLACED})
         for change in (
@@ -404,11 +412,11 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     ({"backend": "gpu"}, {"gpuImage": "vllm/vllm-openai:v0.33.0"}, {"image-serving": {"build"}, "reranker-container": {"image"}, **REPLACED}),
     # another revision is another volume beside the old one
     ({}, {"modelRevision": "f" * 40},
-     {"model-volume": {"name", "labels"}, "model-populate": {"create", "triggers"}, "reranker-container": {"mounts"}, **REPLACED}),
+     {"model-volume": {"name", "labels"}, "model-populate": {"environment", "triggers"}, "reranker-container": {"mounts"}, **REPLACED}),
     ({}, {"model": "Qwen/Qwen3-Reranker-4B", "memoryGiB": 24, "kvCacheGiB": 2},
-     {"model-volume": {"name", "labels"}, "model-populate": {"create", "triggers"},
+     {"model-volume": {"name", "labels"}, "model-populate": {"environment", "triggers"},
       "reranker-container": {"mounts", "command", "memory", "memorySwap"}, **REPLACED}),
-    ({}, {"modelMirrors": ["https://huggingface.co"]}, {"model-populate": {"create"}}),
+    ({}, {"modelMirrors": ["https://huggingface.co"]}, {"model-populate": {"environment"}}),
     ({}, {"modelToken": TOKEN}, {"model-populate": {"stdin"}}),
     # whether it is kept is an option, not an input
     ({}, {"modelKeep": False}, {}),
@@ -417,7 +425,7 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     "reranker-container": {"labels", "mounts", "command"}, **REPLACED}),
     ({}, {"ragflowMode": "none"}, {"ragflow-docker-ragflow-cpu-1": {"gone"}}),
     ({}, {"networkName": "other"}, {
-        "network-bridge": {"name"}, "reranker-container": {"networksAdvanced", "labels"}, **REPLACED,
+        "network-bridge": {"name", "labels"}, "reranker-container": {"networksAdvanced", "labels"}, **REPLACED,
         "ragflow-docker-ragflow-cpu-1": {"environment", "triggers"},
     }),
     # only the other backends read these
@@ -457,7 +465,7 @@ def test_a_volume_that_was_lost_is_filled_again() -> None:
     )
     assert changed(first, run({"apiKey": KEY}, emptied)) == {
         "model-volume": {"labels"}, "model-populate": {"triggers"}, "reranker-key": {"labels"}, "reranker-key-file": {"triggers"},
-        "reranker-container": {"labels"}, **REPLACED,
+        "reranker-cache": {"labels"}, "reranker-container": {"labels"}, **REPLACED,
     }  # fmt: skip
 
 
@@ -467,9 +475,19 @@ def test_a_ragflow_that_was_made_anew_is_attached_again_and_nothing_else_happens
     standing = after(first, bare)
     anew = Host(
         cpus=standing.cpus, memory=standing.memory, architecture=standing.architecture, endpoint=standing.endpoint, networks=standing.networks,
-        volumes=standing.volumes, containers=(a_ragflow(id="another"),),
+        volumes=standing.volumes, containers=(a_ragflow(id="another"), *(item for item in standing.containers if item.image == "ours")),
     )  # fmt: skip
     assert changed(first, run({"backend": "mock"}, anew)) == {"ragflow-docker-ragflow-cpu-1": {"environment", "triggers"}}
+
+
+def test_a_container_that_was_removed_or_cut_off_by_hand_is_made_anew_without_a_refresh() -> None:
+    bare = a_host()
+    first = run({"backend": "mock"}, bare)
+    standing = after(first, bare)
+    [own] = standing.containers
+    for left in ((), (replace(own, networks={}),)):
+        assert changed(first, run({"backend": "mock"}, replace(standing, containers=left))) == {"reranker-container": {"labels"}, **REPLACED}
+    assert changed(first, run({"backend": "mock"}, standing)) == {}
 
 
 # -- options, and more than one stack -----------------------------------------------------------------------------------
@@ -477,7 +495,7 @@ def test_a_ragflow_that_was_made_anew_is_attached_again_and_nothing_else_happens
 
 def test_what_is_in_the_way_goes_first_and_what_took_hours_stays() -> None:
     recorded = run_program({"apiKey": KEY}, a_host())
-    assert {item.name for item in recorded.resources if item.delete_before_replace} == {"network-bridge", "reranker-container", "reranker-key"}
+    assert {item.name for item in recorded.resources if item.delete_before_replace} == {"network-bridge", "reranker-container", "reranker-key", "reranker-cache"}
     assert {item.name for item in recorded.resources if item.retain_on_delete} == {"model-volume"}
     assert {item.name for item in recorded.resources if item.protect or item.ignore_changes} == set()
 

@@ -56,11 +56,13 @@ def test_a_wrong_token_ends_in_one_sentence_with_the_remedy_and_without_the_toke
     assert MODEL_TOKEN not in said
     assert any(seen.authorization == f"Bearer {MODEL_TOKEN}" for seen in laptop.hubs[0].settled())
     laptop.hubs[0].faults.token = ""
+    laptop.stack.set(modelToken=None)
 
 
 def test_a_file_that_stays_truncated_is_never_served(laptop: Laptop) -> None:
     laptop.hubs[0].faults.truncated, laptop.hubs[0].faults.only = -1, "model.safetensors"
-    assert "model.safetensors" in laptop.stack.refusal("up")
+    said = laptop.stack.refusal("up")
+    assert "gave model.safetensors only up to byte" in said, said
     assert docker("ps", "-aq", "--filter", f"name=^/{laptop.stack.container}$") == ""
     laptop.hubs[0].faults.truncated = 0
 
@@ -123,7 +125,8 @@ def test_a_new_revision_that_fails_leaves_the_old_one_serving(laptop: Laptop) ->
     laptop.stack.set(modelRevision=REVISIONS[1], modelMirrors=[laptop.hubs[1].url])
     planned = laptop.stack.preview()
     assert {name for name, op in planned.items() if "replace" in op} == {"model-volume", "model-populate", "reranker-container", "reranker-healthy"}
-    assert "model.safetensors" in laptop.stack.refusal("up")
+    said = laptop.stack.refusal("up")
+    assert "gave model.safetensors twice with another checksum" in said, said
     assert scores(laptop) == pytest.approx(reference(laptop, 0, [prompt(QUERY, document) for document in DOCUMENTS]), abs=1e-5)
 
 
