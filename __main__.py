@@ -73,6 +73,7 @@ def deployed(s: Settings) -> None:
             model_mount_type=model.mount_type if model else "",
             model_mount_source=model.mount_source if model else None,
             model_target=plan.model_target(s),
+            model_populated=model.populated if model else None,
             api_key=pulumi.Output.secret(s.api_key) if s.api_key else None,
             generation=labels.generation(own.labels if own and network_name in own.networks else None),
             cache_generation=labels.generation(host.volumes.get(f"{s.container_name}-cache")),

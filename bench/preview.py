@@ -3,7 +3,7 @@
     python -m bench.preview [RUNS]
 
 Needs pulumi and a Docker daemon on this machine. Prints a table, then one line of JSON; exits 1 where the ratio of the medians is above 1.5.
-Both projects have the same Pulumi.yaml (so both refresh first), interpreter, plugins and daemon, and are measured in turn; without the refresh, too.
+Both projects have the same Pulumi.yaml, interpreter, plugins and daemon, and are measured in turn.
 """
 
 import json
@@ -55,10 +55,10 @@ def bare(root: Path, ours: Project, base: str) -> Project:
     return built
 
 
-def seconds(project: Project, *flags: str) -> float:
+def seconds(project: Project) -> float:
     """Wall time of one preview, which must be empty."""
     began = time.perf_counter()
-    project.run("preview", "--non-interactive", "--expect-no-changes", *flags)
+    project.run("preview", "--non-interactive", "--expect-no-changes")
     return time.perf_counter() - began
 
 
@@ -75,16 +75,11 @@ def main(runs: int) -> int:
                 plain = bare(Path(folder) / "bare", ours, base)
                 others.append(plain)
                 plain.up()
-                measured = {
-                    "ours": (ours,),
-                    "bare": (plain,),
-                    "ours, no refresh": (ours, "--refresh=false"),
-                    "bare, no refresh": (plain, "--refresh=false"),
-                }
+                measured = {"ours": ours, "bare": plain}
                 took: dict[str, list[float]] = {label: [] for label in measured}
                 for at in range(runs + 1):
-                    for label, how in measured.items():
-                        one = seconds(*how)
+                    for label, project in measured.items():
+                        one = seconds(project)
                         if at:  # the first of each warms the caches
                             took[label].append(one)
         finally:

@@ -43,6 +43,7 @@ class ModelVolume(pulumi.ComponentResource):
 
     mount_type: str
     mount_source: pulumi.Output[str]
+    populated: pulumi.Resource
 
     def __init__(self, name: str, args: ModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rerank:index:ModelVolume", name, None, opts)
@@ -57,8 +58,9 @@ class ModelVolume(pulumi.ComponentResource):
             self.mount_type = "volume"
             generation = args.generation
             target = _containers.POPULATE_TARGET
+            # Named after the revision: as one resource that is replaced, the provider would delete the old volume first, and with it the container that serves from it.
             volume = docker.Volume(
-                f"{name}-volume",
+                f"{name}-volume-{args.slug}-{args.revision[:12]}",
                 name=volume_name(args.prefix, args.slug, args.revision),
                 labels=[
                     docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner),
@@ -96,8 +98,9 @@ class ModelVolume(pulumi.ComponentResource):
             triggers=[source, args.repo, args.revision, args.source, generation, file_identity(archive) if archive else ""],
             opts=pulumi.ResourceOptions(parent=self),
         )
-        # Whoever mounts the model waits until it is whole.
-        self.mount_source = pulumi.Output.all(source, populate.id).apply(lambda both: str(both[0]))
+        self.mount_source = source
+        # Whoever mounts the model waits for this. Not by way of mount_source: unknown in a preview, it would hide that the container is replaced.
+        self.populated = populate
         self.register_outputs({"mount_source": self.mount_source})
 
 

@@ -15,7 +15,7 @@ from components import _containers, _leftovers
 class RerankerArgs:
     """One reranker. `arguments` is the argv after the image's entry point, without the key file; memory and shm in MiB.
 
-    `model_mount_source` None: no model (the mock). `api_key` None: none is asked of callers. `generation`, `cache_generation`,
+    `model_mount_source` None: no model (the mock); the container waits for `model_populated`. `api_key` None: none is asked of callers. `generation`, `cache_generation`,
     `key_generation`: incarnations of container and volumes (labels.generation); `network_id`: the network the container was started on; another one replaces it. `environment` reaches the stack's Docker host.
     """
 
@@ -28,6 +28,7 @@ class RerankerArgs:
     model_mount_type: str = "volume"
     model_mount_source: pulumi.Input[str] | None = None
     model_target: str = ""
+    model_populated: pulumi.Resource | None = None
     api_key: pulumi.Input[str] | None = field(default=None, repr=False)
     generation: str
     cache_generation: str
@@ -117,6 +118,9 @@ class Reranker(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(
                 parent=self,
                 delete_before_replace=True,
+                # The provider would note a change of these and leave the container as it is.
+                replace_on_changes=["mounts", "tmpfs", "healthcheck", "init"],
+                depends_on=[args.model_populated] if args.model_populated else [],
                 hooks=_leftovers.cleared(
                     f"{name}-container", kind="container", called=args.container_name, owner=args.owner, environment=args.environment
                 ),

@@ -8,7 +8,7 @@ import pytest
 from tests.support.engine import Project, docker
 
 REAL = {
-    "host", "network", "network-bridge", "image", "image-base", "image-serving", "model", "model-volume", "model-populate",
+    "host", "network", "network-bridge", "image", "image-base", "image-serving", "model", "model-volume-qwen3-reranker-0.6b-6e9e69830b95", "model-populate",
     "reranker", "reranker-cache", "reranker-container", "reranker-healthy", "ragflow",
 }  # fmt: skip
 

@@ -222,7 +222,7 @@ def test_the_image_is_known_by_name_and_by_id() -> None:
 
 FILLED = [
     "rerank:index:ModelVolume$command:local:Command::model-populate",
-    "rerank:index:ModelVolume$docker:index/volume:Volume::model-volume",
+    "rerank:index:ModelVolume$docker:index/volume:Volume::model-volume-qwen3-reranker-0.6b-6e9e69830b95",
     "rerank:index:ModelVolume::model",
 ]
 VOLUME_NAME = "ragflow-vllm-reranker-qwen3-reranker-0.6b-6e9e69830b95"
@@ -296,7 +296,7 @@ def test_an_archive_in_the_home_folder_is_read(tmp_path: Path, monkeypatch: pyte
 def test_whoever_mounts_the_model_waits_until_it_is_whole(args: dict[str, Any], kind: str, source: str) -> None:
     def program() -> None:
         model = ModelVolume("model", model_args(**args))
-        Reranker("reranker", reranker_args(model_mount_type=model.mount_type, model_mount_source=model.mount_source))
+        Reranker("reranker", reranker_args(model_mount_type=model.mount_type, model_mount_source=model.mount_source, model_populated=model.populated))
 
     recorded = record(program)
     assert (kind, source, "/models/qwen3-reranker-0.6b", True) in mounted(recorded.one(CONTAINER))

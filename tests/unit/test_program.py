@@ -21,6 +21,7 @@ from tests.unit.builders import DECLARED, GIB, REFUSED, REFUSED_HERE, a_containe
 CONTAINER = "docker:index/container:Container"
 COMMAND = "command:local:Command"
 OWNER = "ragflow-reranker/test"
+VOLUME = "model-volume-qwen3-reranker-0.6b-6e9e69830b95"
 DIGEST = "@sha256:" + "0" * 64
 KEY = "sk-a-key-that-nobody-sees"
 TOKEN = "hf_a-token-that-nobody-sees"
@@ -66,7 +67,7 @@ COMMON = {
     "rerank:index:Reranker$command:local:Command::reranker-healthy", "rerank:index:RagflowAttachment::ragflow",
 }  # fmt: skip
 CHECKED = {"rerank:index:ModelVolume::model", "rerank:index:ModelVolume$command:local:Command::model-populate"}
-MODEL = CHECKED | {"rerank:index:ModelVolume$docker:index/volume:Volume::model-volume"}
+MODEL = CHECKED | {"rerank:index:ModelVolume$docker:index/volume:Volume::model-volume-qwen3-reranker-0.6b-6e9e69830b95"}
 BUILT = {"rerank:index:RerankerImage$docker:index/image:Image::image-base"}
 COMMANDED = {"rerank:index:RerankerImage$command:local:Command::image-base"}
 KEYED = {"rerank:index:Reranker$docker:index/volume:Volume::reranker-key", "rerank:index:Reranker$command:local:Command::reranker-key-file"}
@@ -412,9 +413,9 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     ({"backend": "gpu"}, {"gpuImage": "vllm/vllm-openai:v0.33.0"}, {"image-serving": {"build"}, "reranker-container": {"image"}, **REPLACED}),
     # another revision is another volume beside the old one
     ({}, {"modelRevision": "f" * 40},
-     {"model-volume": {"name", "labels"}, "model-populate": {"environment", "triggers"}, "reranker-container": {"mounts"}, **REPLACED}),
+     {VOLUME: {"gone"}, "model-volume-qwen3-reranker-0.6b-ffffffffffff": {"new"}, "model-populate": {"environment", "triggers"}, "reranker-container": {"mounts"}, **REPLACED}),
     ({}, {"model": "Qwen/Qwen3-Reranker-4B", "memoryGiB": 24, "kvCacheGiB": 2},
-     {"model-volume": {"name", "labels"}, "model-populate": {"environment", "triggers"},
+     {VOLUME: {"gone"}, "model-volume-qwen3-reranker-4b-6e9e69830b95": {"new"}, "model-populate": {"environment", "triggers"},
       "reranker-container": {"mounts", "command", "memory", "memorySwap"}, **REPLACED}),
     ({}, {"modelMirrors": ["https://huggingface.co"]}, {"model-populate": {"environment"}}),
     ({}, {"modelToken": TOKEN}, {"model-populate": {"stdin"}}),
@@ -464,7 +465,7 @@ def test_a_volume_that_was_lost_is_filled_again() -> None:
         cpus=standing.cpus, memory=standing.memory, architecture=standing.architecture, endpoint=standing.endpoint, networks=standing.networks
     )
     assert changed(first, run({"apiKey": KEY}, emptied)) == {
-        "model-volume": {"labels"}, "model-populate": {"triggers"}, "reranker-key": {"labels"}, "reranker-key-file": {"triggers"},
+        VOLUME: {"labels"}, "model-populate": {"triggers"}, "reranker-key": {"labels"}, "reranker-key-file": {"triggers"},
         "reranker-cache": {"labels"}, "reranker-container": {"labels"}, **REPLACED,
     }  # fmt: skip
 
@@ -496,7 +497,8 @@ def test_a_container_that_was_removed_or_cut_off_by_hand_is_made_anew_without_a_
 def test_what_is_in_the_way_goes_first_and_what_took_hours_stays() -> None:
     recorded = run_program({"apiKey": KEY}, a_host())
     assert {item.name for item in recorded.resources if item.delete_before_replace} == {"network-bridge", "reranker-container", "reranker-key", "reranker-cache"}
-    assert {item.name for item in recorded.resources if item.retain_on_delete} == {"model-volume"}
+    assert {item.name for item in recorded.resources if item.retain_on_delete} == {VOLUME}
+    assert set(recorded.named("reranker-container").replace_on_changes) == {"mounts", "tmpfs", "healthcheck", "init"}
     assert {item.name for item in recorded.resources if item.protect or item.ignore_changes} == set()
 
 

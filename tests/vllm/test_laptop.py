@@ -124,7 +124,8 @@ def test_a_new_revision_that_fails_leaves_the_old_one_serving(laptop: Laptop) ->
     laptop.hubs[1].faults.wrong, laptop.hubs[1].faults.only = -1, "model.safetensors"
     laptop.stack.set(modelRevision=REVISIONS[1], modelMirrors=[laptop.hubs[1].url])
     planned = laptop.stack.preview()
-    assert {name for name, op in planned.items() if "replace" in op} == {"model-volume", "model-populate", "reranker-container", "reranker-healthy"}
+    assert {name for name, op in planned.items() if "replace" in op} == {"model-populate", "reranker-container", "reranker-healthy"}
+    assert planned[f"model-volume-{SLUG}-{REVISIONS[1][:12]}"] == "create"
     said = laptop.stack.refusal("up")
     assert "gave model.safetensors twice with another checksum" in said, said
     assert scores(laptop) == pytest.approx(reference(laptop, 0, [prompt(QUERY, document) for document in DOCUMENTS]), abs=1e-5)
