@@ -572,7 +572,9 @@ def populate(options: argparse.Namespace, stdin: IO[bytes]) -> None:
         with alone(options.target):
             old = read_manifest(options.target)
             if old and holds(options.target, old, options.repo, options.revision):
-                say(f"{options.repo} at {options.revision} is already here, {len(old['files'])} files with the sizes of their manifest")
+                # The revision is the content: an archive is not read to find out whether it holds something else.
+                other = "; for the model of another archive set modelRevision to another name" if options.source == "archive" else ""
+                say(f"{options.repo} at {options.revision} is already here, {len(old['files'])} files with the sizes of their manifest{other}")
                 return
             # From here on the files may be of two revisions: nothing may vouch for them.
             (options.target / MANIFEST).unlink(missing_ok=True)
