@@ -1070,6 +1070,7 @@ def test_an_old_python_gets_one_sentence(tmp_path: Path) -> None:
         ("engine", {"pulumi-resource-docker"}, {}, "no Pulumi plugin docker 5.2.0 on PATH or in `pulumi plugin ls`"),
         ("engine", {"docker"}, {}, "Docker does not answer: no docker program on PATH"),
         ("vllm", set(), {}, ""),
+        ("vllm", {"pulumi"}, {}, "no pulumi program on PATH"),
         ("vllm", set(), {"docker info": SMALL}, "the Docker host has 8.0 GiB of memory, and 12 are needed"),
     ],
 )
