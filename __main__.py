@@ -1,6 +1,7 @@
 """The stack: settings -> host -> components -> outputs."""
 
 import signal
+from collections.abc import Mapping
 
 import pulumi
 import pulumi_docker as docker
@@ -38,7 +39,6 @@ def deployed(s: Settings) -> None:
     owner = labels.owner(pulumi.get_project(), pulumi.get_stack())
     host = observe(s.docker_host)
     preflight.check(s, host, owner)
-    own = host.container(s.container_name)
     found = [] if s.ragflow_mode == "none" else ragflow.find(host.containers, named=s.ragflow_containers, own=s.container_name)
     if not found and s.ragflow_mode == "attach":
         pulumi.log.warn("no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers")
@@ -75,7 +75,7 @@ def deployed(s: Settings) -> None:
             model_target=plan.model_target(s),
             model_populated=model.populated if model else None,
             api_key=pulumi.Output.secret(s.api_key) if s.api_key else None,
-            generation=labels.generation(own.labels if own and network_name in own.networks else None),
+            generation=labels.generation(container_labels(s.container_name, network_name, host)),
             cache_generation=labels.generation(host.volumes.get(f"{s.container_name}-cache")),
             key_generation=labels.generation(host.volumes.get(f"{s.container_name}-key")),
             bind_address=s.bind_address,
@@ -123,6 +123,12 @@ def network_args(name: str, host: Host, owner: str, reach: dict[str, str], *, jo
         raise ragflow.NotFound(f"ragflowNetwork: no network {name!r} on this host; start RAGFlow first, 'docker network ls' shows the names")
     adopt = seen is not None and not labels.owned(seen.labels, owner)
     return NetworkArgs(network_name=name, adopt=adopt, adopted_id=seen.id if seen else "", owner=owner, generation=labels.generation(seen.labels if seen else None), environment=reach)
+
+
+def container_labels(name: str, network_name: str, host: Host) -> Mapping[str, str] | None:
+    """Labels of our container, or None where it does not serve: gone, stopped, or cut off from its network."""
+    own = host.container(name)
+    return own.labels if own and own.running and network_name in own.networks else None
 
 
 def model_args(s: Settings, host: Host, owner: str, image: RerankerImage) -> ModelArgs:

@@ -481,12 +481,12 @@ def test_a_ragflow_that_was_made_anew_is_attached_again_and_nothing_else_happens
     assert changed(first, run({"backend": "mock"}, anew)) == {"ragflow-docker-ragflow-cpu-1": {"environment", "triggers"}}
 
 
-def test_a_container_that_was_removed_or_cut_off_by_hand_is_made_anew_without_a_refresh() -> None:
+def test_a_container_that_was_removed_stopped_or_cut_off_by_hand_is_made_anew_without_a_refresh() -> None:
     bare = a_host()
     first = run({"backend": "mock"}, bare)
     standing = after(first, bare)
     [own] = standing.containers
-    for left in ((), (replace(own, networks={}),)):
+    for left in ((), (replace(own, networks={}),), (replace(own, running=False),)):
         assert changed(first, run({"backend": "mock"}, replace(standing, containers=left))) == {"reranker-container": {"labels"}, **REPLACED}
     assert changed(first, run({"backend": "mock"}, standing)) == {}
 
