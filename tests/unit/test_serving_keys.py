@@ -1,18 +1,15 @@
-"""Key file, key comparison, and the guard that vLLM's routes get."""
+"""Key file and key comparison."""
 
-import asyncio
 import os
 import re
 import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from serving import keys
-from serving.guard import KeyGuard
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,48 +99,3 @@ def test_a_missing_or_empty_key_file_is_refused(tmp_path: Path, content: bytes |
 )
 def test_only_a_bearer_token_that_equals_a_key_is_admitted(header: bytes, admitted: bool) -> None:
     assert keys.admits(header, ("one", "two")) is admitted
-
-
-def through_guard(guard: KeyGuard, path: str, *headers: tuple[bytes, bytes], kind: str = "http") -> list[dict[str, Any]]:
-    sent: list[dict[str, Any]] = []
-
-    async def send(message: dict[str, Any]) -> None:
-        sent.append(message)
-
-    async def receive() -> dict[str, Any]:
-        raise AssertionError("the guard reads no body")
-
-    asyncio.run(guard({"type": kind, "path": path, "headers": list(headers)}, receive, send))
-    return sent
-
-
-@pytest.fixture
-def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KeyGuard:
-    (tmp_path / "api_keys").write_text("one\ntwo\n")
-    monkeypatch.setenv("RERANKER_API_KEY_FILE", str(tmp_path / "api_keys"))
-
-    async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        await send({"type": "reached", "path": scope.get("path")})
-
-    return KeyGuard(app)
-
-
-@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/score", "/v1/models", "/metrics", "/invocations", "/health/", "//health", "/docs", ""])
-def test_the_guard_closes_every_path_but_health(guard: KeyGuard, path: str) -> None:
-    start, body = through_guard(guard, path, (b"authorization", b"Bearer three"))
-    assert (start["status"], body["body"]) == (401, b'{"error": "Unauthorized"}')
-    assert through_guard(guard, path, (b"authorization", b"Bearer two")) == [{"type": "reached", "path": path}]
-
-
-def test_the_guard_lets_the_health_check_through_without_a_key(guard: KeyGuard) -> None:
-    assert through_guard(guard, "/health") == [{"type": "reached", "path": "/health"}]
-
-
-def test_the_guard_refuses_two_authorization_headers_and_closes_websockets(guard: KeyGuard) -> None:
-    both = (b"authorization", b"Bearer one"), (b"authorization", b"Bearer two")
-    assert through_guard(guard, "/v1/rerank", *both)[0]["status"] == 401
-    assert through_guard(guard, "/v1/realtime", kind="websocket") == [{"type": "websocket.close", "code": 1008}]
-
-
-def test_the_guard_does_not_stop_the_servers_own_messages(guard: KeyGuard) -> None:
-    assert through_guard(guard, "", kind="lifespan") == [{"type": "reached", "path": ""}]

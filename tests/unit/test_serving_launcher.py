@@ -12,6 +12,7 @@ import pytest
 
 from serving.facts import Cpu, Facts, Machine, Model
 from serving.launcher import OWN_FLAGS, Decision, Options, Plan, Refused, decide, parse, report
+from serving.options import GuardOptions
 
 GIB = 1 << 30
 ROOT = Path(__file__).parents[2]
@@ -29,17 +30,34 @@ SMALL = Model(
     hidden=1024,
     tied=True,
 )
+GUARD = GuardOptions(
+    model="/models/q",
+    served_model_names=("q", "/models/q"),
+    instruction="x",
+    max_model_len=4096,
+    tokens_per_pass=0,
+    api_key_file="",
+    deadline_seconds=25.0,
+    min_document_tokens=64,
+    max_query_tokens=512,
+    max_documents=1024,
+    max_body_bytes=8 << 20,
+    cache_entries=1000,
+    golden=True,
+)
 OPTIONS = Options(
     device="cpu",
     model="/models/q",
-    served_model_names=("q", "/models/q"),
-    max_model_len=4096,
+    guard=GUARD,
     dtype="auto",
     kv_cache_gib=1,
     max_num_batched_tokens=0,
     max_num_seqs=0,
+    threads=0,
+    block_size=0,
+    prefix_caching=True,
+    preload=True,
     eager=True,
-    instruction="x",
 )
 
 
@@ -64,7 +82,9 @@ def machine(flags: str = "avx2", architecture: str = "x86_64", cpus: tuple[Cpu, 
 
 
 def plan(host: Machine | None = None, model: Model = SMALL, **changes: object) -> Plan:
-    return decide(Facts(machine=host or machine(), model=model), replace(OPTIONS, **changes), "/tmp/score.jinja")
+    """`changes` are of Options, and of the guard's where they are named so there."""
+    guards = {name: changes.pop(name) for name in list(changes) if hasattr(GUARD, name) and not hasattr(OPTIONS, name)}
+    return decide(Facts(machine=host or machine(), model=model), replace(OPTIONS, guard=replace(GUARD, **guards), **changes), "/tmp/score.jinja")
 
 
 def refusal(host: Machine | None = None, model: Model = SMALL, **changes: object) -> str:
@@ -178,8 +198,10 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "/tmp/score.jinja",
         "--max-model-len",
         "4096",
-        "--enable-prefix-caching",
         "--disable-uvicorn-access-log",
+        "--middleware",
+        "serving.guard.Guard",
+        "--enable-prefix-caching",
         "--hf-overrides",
         '{"architectures":["Qwen3ForSequenceClassification"],"classifier_from_token":["no","yes"],"is_original_qwen3_reranker":true}',
         "--enforce-eager",
@@ -188,7 +210,7 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "--block-size",
         "32",
         "--max-num-batched-tokens",
-        "2048",
+        "1024",
         "--max-num-seqs",
         "128",
     )
@@ -200,15 +222,94 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "0,1",
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
+        "RERANKER_GUARD": replace(GUARD, tokens_per_pass=1024).to_json(),
         "LD_PRELOAD": "/usr/lib/x/libtcmalloc_minimal.so.4:/venv/lib/libiomp5.so",
     }
-    assert [item.what for item in got.decisions] == ["dtype", "memory", "threads", "preload", "max-num-batched-tokens", "max-num-seqs"]
+    assert [item.what for item in got.decisions] == [
+        "prefix-caching",
+        "dtype",
+        "memory",
+        "block-size",
+        "threads",
+        "preload",
+        "max-num-batched-tokens",
+        "max-num-seqs",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quota", "wanted", "env"),
+    [
+        (cores(4), None, 4, {"VLLM_CPU_OMP_THREADS_BIND": "0,1,2,3"}),
+        (cores(4), None, 2, {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "2"}),
+        (cores(16), 2.9, 3, {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "3"}),
+    ],
+)
+def test_configured_threads_are_kept(cpus: tuple[Cpu, ...], quota: float | None, wanted: int, env: dict[str, str]) -> None:
+    got = plan(machine(cpus=cpus, quota=quota), threads=wanted)
+    assert env.items() <= got.env.items()
+    (why,) = (item.why for item in got.decisions if item.what == "threads")
+    assert why.startswith("as configured, ")
+
+
+def test_threads_that_the_container_has_no_cores_for_are_refused_with_the_count() -> None:
+    assert "threads is 3, but the container may compute on 2 cores (2 CPUs allowed, 2 cores on NUMA node 0)" in refusal(threads=3)
+    assert "threads is 9, but the container may compute on 8 cores (16 CPUs allowed" in refusal(machine(cpus=EIGHT_SMT), threads=9)
+    assert "may compute on 2 cores (16 CPUs allowed, 16 cores on NUMA node 0, quota 2 CPUs)" in refusal(machine(cpus=cores(16), quota=2.0), threads=3)
+    assert "threads is -1" in refusal(threads=-1)
+    assert "on a GPU it must be 0" in refusal(threads=2, device="gpu", gpu_memory_utilization=0.85)
+
+
+def test_a_configured_block_size_is_kept_and_one_that_a_cpu_does_not_take_is_refused() -> None:
+    assert value(plan(block_size=128), "--block-size") == "128"
+    assert "blockSize is 48; on a CPU it must be a multiple of 32, or 0 for 32" in refusal(block_size=48)
+    assert "blockSize is -32" in refusal(block_size=-32)
+    # 4,640 tokens take 145 blocks of 32 and one kept empty, of the 146 that fit; of 1,024 tokens there are 4
+    plan(max_model_len=4640)
+    assert "kvCacheGiB is 1, which holds 4096 tokens" in refusal(max_model_len=4640, block_size=1024)
+    assert value(plan(block_size=16, device="gpu", gpu_memory_utilization=0.85), "--block-size") == "16"
+
+
+def test_prefix_caching_and_preloads_can_be_turned_off() -> None:
+    libraries = (("tcmalloc", "/a/libtcmalloc_minimal.so.4"), ("iomp5", "/b/libiomp5.so"))
+    got = plan(machine(libraries=libraries), prefix_caching=False, preload=False)
+    assert "--no-enable-prefix-caching" in got.argv
+    assert "--enable-prefix-caching" not in got.argv
+    assert "LD_PRELOAD" not in got.env
+    assert {"prefix-caching": "off", "preload": ""}.items() <= {item.what: item.value for item in got.decisions}.items()
 
 
 def test_what_the_image_preloads_already_is_not_preloaded_twice() -> None:
     libraries = (("tcmalloc", "/a/libtcmalloc_minimal.so.4"), ("iomp5", "/b/libiomp5.so"))
     assert plan(machine(libraries=libraries, preloaded="/c/libtcmalloc.so.4")).env["LD_PRELOAD"] == "/b/libiomp5.so:/c/libtcmalloc.so.4"
     assert "LD_PRELOAD" not in plan(machine(libraries=libraries, preloaded="/c/libtcmalloc.so.4:/d/libiomp5.so")).env
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpus", "quota", "tokens"),
+    [
+        (ZEN3, cores(2), None, 256),
+        (ZEN3, cores(4), None, 512),
+        (ZEN3, cores(6), None, 512),
+        (ZEN3, EIGHT_SMT, None, 1024),
+        (ZEN3, cores(16), 2.0, 256),
+        (ZEN3, cores(16), 0.5, 256),
+        (ICE_LAKE, cores(64, threads=2, nodes=2), None, 2048),
+        (ZEN4, cores(1), None, 512),
+        (ZEN4, cores(2), None, 1024),
+        (ZEN4, cores(4), None, 2048),
+        (SAPPHIRE_RAPIDS, cores(56, nodes=2), None, 2048),
+    ],
+)
+def test_a_forward_pass_is_as_short_as_the_cores_allow(flags: str, cpus: tuple[Cpu, ...], quota: float | None, tokens: int) -> None:
+    got = plan(machine(flags, cpus=cpus, quota=quota))
+    assert value(got, "--max-num-batched-tokens") == str(tokens)
+    assert "a pass cannot be interrupted" in next(item.why for item in got.decisions if item.what == "max-num-batched-tokens")
+
+
+def test_a_forward_pass_on_an_arm_guest_follows_the_same_rule() -> None:
+    assert value(plan(machine("fp asimd", "aarch64", cores(4))), "--max-num-batched-tokens") == "512"
+    assert value(plan(machine("fp asimd bf16", "aarch64", cores(2))), "--max-num-batched-tokens") == "1024"
 
 
 def test_configured_maxima_are_kept() -> None:
@@ -265,13 +366,23 @@ def test_a_gpu_gets_its_own_dials_and_nothing_of_the_cpus() -> None:
     assert "needs --gpu-memory-utilization" in refusal(device="gpu")
 
 
-def test_a_key_puts_the_guard_before_every_route_and_never_into_argv_or_environment() -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"api_key_file": "/run/reranker/api_keys"}, {"device": "gpu", "gpu_memory_utilization": 0.85}, {"max_num_batched_tokens": 700}]
+)
+def test_the_guard_is_always_there_and_knows_its_dials_and_the_tokens_of_one_pass(changes: dict[str, object]) -> None:
+    got = plan(**changes)
+    assert value(got, "--middleware") == "serving.guard.Guard"
+    told = GuardOptions.from_json(got.env["RERANKER_GUARD"])
+    assert str(told.tokens_per_pass) == value(got, "--max-num-batched-tokens")
+    assert replace(told, tokens_per_pass=0) == replace(GUARD, api_key_file=changes.get("api_key_file", ""))
+
+
+def test_the_key_itself_is_in_neither_argv_nor_environment() -> None:
     got = plan(api_key_file="/run/reranker/api_keys")
-    assert value(got, "--middleware") == "serving.guard.KeyGuard"
-    assert got.env["RERANKER_API_KEY_FILE"] == "/run/reranker/api_keys"
+    assert [item.value for item in got.decisions if item.what == "key"] == ["required"]
     assert "--api-key" not in got.argv
     assert "VLLM_API_KEY" not in got.env
-    assert "--middleware" not in plan().argv
+    assert "key" not in [item.what for item in plan().decisions]
 
 
 @pytest.mark.parametrize(
@@ -310,31 +421,40 @@ def test_every_flag_that_a_plan_sets_is_refused_as_an_extra_argument() -> None:
 
 ARGV = shlex.split(
     "--device cpu --model /m --served-model-name a --served-model-name b --max-model-len 4096 --dtype auto --kv-cache-gib 1 "
-    "--max-num-batched-tokens 0 --max-num-seqs 0 --eager --instruction x"
+    "--max-num-batched-tokens 0 --max-num-seqs 0 --threads 0 --block-size 0 --prefix-caching on --preload on --eager --instruction x "
+    "--deadline-seconds 25 --min-document-tokens 64 --max-query-tokens 512 --max-documents 1024 --max-body-mib 8 --cache-entries 1000 --golden on"
 )
 
 
 def test_arguments_become_options_and_what_follows_two_dashes_is_vllms() -> None:
     options = parse([*ARGV, "--api-key-file", "/k", "--", "--seed", "1", "--", "x"])
-    assert (options.served_model_names, options.api_key_file, options.eager, options.extra) == (("a", "b"), "/k", True, ("--seed", "1", "--", "x"))
+    assert options.guard == replace(GUARD, model="/m", served_model_names=("a", "b"), api_key_file="/k")
+    assert replace(options, guard=GUARD, model="/models/q", extra=()) == OPTIONS
+    assert options.extra == ("--seed", "1", "--", "x")
+    other = " ".join(ARGV).replace("--threads 0", "--threads 3").replace("--block-size 0", "--block-size 64").replace(" on", " off")
+    options = parse([*other.replace("--eager", "--compiled").split(), "--unverified"])
+    assert (
+        options.threads,
+        options.block_size,
+        options.prefix_caching,
+        options.preload,
+        options.eager,
+        options.unverified,
+        options.guard.golden,
+    ) == (
+        3,
+        64,
+        False,
+        False,
+        False,
+        True,
+        False,
+    )
 
 
-@pytest.mark.parametrize(
-    "missing",
-    [
-        "--device",
-        "--model",
-        "--served-model-name",
-        "--max-model-len",
-        "--dtype",
-        "--kv-cache-gib",
-        "--max-num-batched-tokens",
-        "--max-num-seqs",
-        "--instruction",
-    ],
-)
+@pytest.mark.parametrize("missing", sorted({word for word in ARGV if word.startswith("--")}))
 def test_no_argument_that_pulumi_yaml_gives_a_default_has_another_one_here(missing: str, capsys: pytest.CaptureFixture[str]) -> None:
-    kept = [word for at, word in enumerate(ARGV) if word != missing and ARGV[at - 1] != missing]
+    kept = [word for at, word in enumerate(ARGV) if word != missing and (ARGV[at - 1] != missing or word.startswith("--"))]
     with pytest.raises(SystemExit):
         parse(kept)
     assert missing in capsys.readouterr().err
@@ -391,10 +511,9 @@ def small_model(folder: Path) -> Path:
     return folder
 
 
-GPU = shlex.split(
-    "--device gpu --served-model-name a --max-model-len 4096 --dtype auto --kv-cache-gib 1 --max-num-batched-tokens 0 --max-num-seqs 0 "
-    "--eager --gpu-memory-utilization 0.85"
-)
+GPU = [word for word in ARGV if word not in ("--model", "/m", "--instruction", "x")]
+GPU[GPU.index("cpu")] = "gpu"
+GPU += ["--gpu-memory-utilization", "0.85"]
 
 
 def test_the_launcher_becomes_vllm_so_that_signals_reach_it(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import os
 import sys
 from pathlib import Path
 
-from serving import guard, mock
+from serving import mock
+from serving.options import VARIABLE, GuardOptions
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -27,13 +28,13 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--hf-overrides", type=json.loads, default={})
     parser.add_argument("--max-model-len", type=int, required=True)
     parser.add_argument("--dtype", choices=("auto", "half", "float16", "bfloat16", "float", "float32"), required=True)
-    parser.add_argument("--block-size", type=int, choices=(1, 8, 16, 32, 64, 128, 256))
+    parser.add_argument("--block-size", type=int)
     parser.add_argument("--max-num-batched-tokens", type=int)
     parser.add_argument("--max-num-seqs", type=int)
     parser.add_argument("--tensor-parallel-size", type=int, default=1)
     parser.add_argument("--gpu-memory-utilization", type=float)
     parser.add_argument("--enforce-eager", action="store_true")
-    parser.add_argument("--enable-prefix-caching", action="store_true")
+    parser.add_argument("--enable-prefix-caching", action=argparse.BooleanOptionalAction)
     parser.add_argument("--disable-uvicorn-access-log", action="store_true")
     parser.add_argument("--middleware", action="append", default=[])
     parser.add_argument("--seed", type=int)
@@ -63,9 +64,7 @@ def check(options: argparse.Namespace) -> None:
 def main(argv: list[str]) -> int:
     options = parse(argv)
     check(options)
-    names = [item for name in options.served_model_name for item in ("--served-model-name", name)]
-    key = ["--api-key-file", os.environ[guard.KEY_FILE_VARIABLE]] if options.middleware else []
-    return mock.main([*names, *key, "--host", options.host, "--port", str(options.port)])
+    return mock.run(GuardOptions.from_json(os.environ[VARIABLE]), options.host, options.port)
 
 
 if __name__ == "__main__":

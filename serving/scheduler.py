@@ -1,0 +1,261 @@
+"""Puts the work of all calls through one engine, in pieces, so that each call has its answer by its deadline.
+
+A call's documents go to the engine in chunks of about a second. Before each chunk the call is planned anew: with the speed learned so far, with
+what the other calls need, with the time left. So a newcomer takes from the others without a queue in front of it, and a wrong guess mends itself.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from serving.engine import Engine, EngineError, Prompts
+from serving.planner import plan, share
+from serving.speed import Speed
+
+CHUNK_SECONDS = 1.0
+LEAST_CHUNK_TOKENS = 192  # smaller pieces read all weights for little work
+DEPTH = 2  # chunks in the engine: one computing, one waiting, so that it never idles between them
+SAFETY = 0.98  # share of the learned speed that a plan counts on
+SPARE_SECONDS = 0.5  # of each call, not planned: a machine that stutters loses a chunk otherwise
+SPARE_SHARE = 0.05  # but no more than this part of it
+ANSWER_SECONDS = 0.4  # kept of every deadline, for writing the answer on a busy machine
+ANSWER_SHARE = 0.1  # but no more than this part of it
+
+
+class Busy(Exception):
+    """Not one document would be scored by the deadline; `retry_after` in seconds."""
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One pair to score: document `index` of `prompts`, of which at most `limit` tokens may stay. `first`: it is the first with its query."""
+
+    prompts: Prompts
+    index: int
+    limit: int
+    first: bool
+
+    @property
+    def beside(self) -> int:
+        """Tokens of the prompt that are computed for this document alone, beside the document."""
+        return self.prompts.tail
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    score: float
+    kept: int
+    tokens: int  # of the whole prompt
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """One call's work and how far it is. `planned` is the time its first plan said it would take."""
+
+    items: Sequence[Item]
+    least: int
+    deadline: float  # by the clock, when results must be there
+    ended: "asyncio.Future[None]"
+    spare: float = 0.0
+    sent: int = 0  # items handed to the engine so far
+    results: dict[int, Result] = field(default_factory=dict)
+    inside: int = 0  # chunks of it in the engine
+    served: float = 0.0
+    planned: float | None = None
+    timer: asyncio.TimerHandle | None = None
+
+    @property
+    def rest(self) -> Sequence[Item]:
+        return self.items[self.sent :]
+
+    def demand(self) -> float:
+        """Tokens that all of the rest would cost uncut."""
+        return sum(item.limit + item.beside + (item.prompts.shared if item.first else 0) for item in self.rest)
+
+    def minimum(self) -> float:
+        """Tokens of the first document, while none is on its way."""
+        if self.sent:
+            return 0.0
+        item = self.items[0]
+        return item.prompts.shared + item.beside + min(item.limit, self.least)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some items of a job on their way through the engine, each cut to its `kept`; `place` is the first one's in the job."""
+
+    job: Job
+    place: int
+    items: Sequence[Item]
+    kept: Sequence[int]
+    tokens: int
+    begun: float
+
+
+class Scheduler:
+    """One for each engine. All of it runs in one event loop; `clock` is the loop's."""
+
+    def __init__(self, engine: Engine, *, tokens_per_pass: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.engine, self.tokens_per_pass, self.clock = engine, tokens_per_pass, clock
+        self.speed = Speed()
+        self.jobs: list[Job] = []
+        self.chunks: dict[asyncio.Task[None], Chunk] = {}  # in the order in which the engine got them
+        self.answered = clock()  # when the engine last gave scores
+        self.finished = clock()  # when a chunk last ended, one way or the other
+
+    # -- for the guard -----------------------------------------------------------------------------------------------------------------------
+
+    async def run(self, items: Sequence[Item], *, least: int, deadline: float) -> Job:
+        """The job when it has ended: with all results, or with those there are shortly before `deadline` (by the clock).
+
+        Busy where not one document would be scored by then; EngineError where the engine fails. Cancelling aborts the work.
+        """
+        now = self.clock()
+        allowed = max(0.0, deadline - now)
+        loop = asyncio.get_running_loop()
+        job = Job(
+            items=items,
+            least=least,
+            deadline=deadline - min(ANSWER_SECONDS, ANSWER_SHARE * allowed),
+            spare=min(SPARE_SECONDS, SPARE_SHARE * allowed),
+            ended=loop.create_future(),
+        )
+        self._admit(job, now)
+        job.served = min((other.served for other in self.jobs), default=0.0)
+        self.jobs.append(job)
+        job.timer = loop.call_later(max(0.0, job.deadline - now), self._end, job)
+        self._fill()
+        try:
+            await job.ended
+        finally:
+            self._leave(job)
+        return job
+
+    def capacity(self, deadline: float) -> float:
+        """Tokens that a call alone could have computed by `deadline`, from now on."""
+        return self._capacity(deadline, self.clock())
+
+    def stalled_seconds(self) -> float:
+        """Seconds since the engine last moved although it has work; 0 where it has none."""
+        return max(0.0, self.clock() - max(self._oldest().begun, self.finished)) if self.chunks else 0.0
+
+    # -- inside --------------------------------------------------------------------------------------------------------------------------------
+
+    def _oldest(self) -> Chunk:
+        return next(iter(self.chunks.values()))
+
+    def _capacity(self, until: float, now: float) -> float:
+        """Tokens that can still be computed by `until`, beside those in the engine."""
+        return self.speed.tokens_per_second * SAFETY * max(0.0, until - now) - self._queued(now)
+
+    def _queued(self, now: float) -> float:
+        """Tokens in the engine that are not yet computed."""
+        if not self.chunks:
+            return 0.0
+        oldest = self._oldest()
+        computed = self.speed.tokens_per_second * (now - max(oldest.begun, self.finished))
+        return sum(chunk.tokens for chunk in self.chunks.values()) - min(computed, 0.9 * oldest.tokens)
+
+    def _admit(self, job: Job, now: float) -> None:
+        needed = job.minimum() + sum(other.minimum() for other in self.jobs)
+        lacking = needed - self._capacity(job.deadline - job.spare, now)
+        if lacking <= 0:
+            return
+        speed = self.speed.tokens_per_second
+        raise Busy(
+            f"Not one document could be scored within {job.deadline - now:.1f} s at {speed:.0f} tokens/s with {len(self.jobs)} calls before this one; "
+            "ask again later, allow more time, or send shorter texts.",
+            math.ceil(min([lacking / (speed * SAFETY), *(max(0.0, other.deadline - now) for other in self.jobs)])),
+        )
+
+    def _fill(self) -> None:
+        """Hands chunks to the engine until it has enough; ends the calls for which nothing more can be done in time."""
+        while len(self.chunks) < DEPTH:
+            now = self.clock()
+            waiting = sorted((job for job in self.jobs if job.rest and not job.ended.done()), key=lambda job: (job.served, job.deadline))
+            if not (any(self._offer(job, waiting, now) for job in waiting) or any(self._offer_one(job, now) for job in waiting)):
+                for job in waiting:
+                    if not job.inside:
+                        self._end(job)
+                return
+
+    def _offer(self, job: Job, waiting: Sequence[Job], now: float) -> bool:
+        """Sends the job's next documents, as many as make a chunk, cut as its share of the time allows; whether there were any."""
+        mine = share(self._capacity(job.deadline - job.spare, now), [other.demand() for other in waiting], waiting.index(job))
+        rest = job.rest
+        fixed = sum(item.prompts.shared for item in rest if item.first)
+        planned = plan([item.limit for item in rest], each=max(item.beside for item in rest), tokens=int(mine) - fixed, least=job.least)
+        if job.planned is None:
+            job.planned = (planned.tokens + fixed + self._queued(now)) / self.speed.tokens_per_second
+        target = max(LEAST_CHUNK_TOKENS, min(self.tokens_per_pass, int(self.speed.tokens_per_second * CHUNK_SECONDS)))
+        chosen: list[Item] = []
+        tokens = 0
+        for item in rest[: planned.count]:
+            cost = min(item.limit, planned.keep) + item.beside
+            if chosen and tokens + cost > target:
+                break
+            chosen.append(item)
+            tokens += cost
+        if chosen:
+            self._send(job, chosen, planned.keep, now)
+        return bool(chosen)
+
+    def _offer_one(self, job: Job, now: float) -> bool:
+        """No share holds a document: sends one whole chunk of one, so that the time left is not lost; whether it can be done in time."""
+        item = job.rest[0]
+        keep = min(item.limit, job.least)
+        if keep + item.beside + (item.prompts.shared if item.first else 0) > self._capacity(job.deadline - job.spare, now):
+            return False
+        self._send(job, [item], keep, now)
+        return True
+
+    def _send(self, job: Job, items: Sequence[Item], keep: int, now: float) -> None:
+        kept = [min(item.limit, keep) for item in items]
+        tokens = sum(count + item.beside + (item.prompts.shared if item.first else 0) for item, count in zip(items, kept, strict=True))
+        chunk = Chunk(job=job, place=job.sent, items=items, kept=kept, tokens=tokens, begun=now)
+        job.sent += len(items)
+        job.served += tokens
+        job.inside += 1
+        task = asyncio.get_running_loop().create_task(self._compute(chunk))
+        self.chunks[task] = chunk
+        task.add_done_callback(self._done)
+
+    async def _compute(self, chunk: Chunk) -> None:
+        prompts = [item.prompts.prompt(item.index, count) for item, count in zip(chunk.items, chunk.kept, strict=True)]
+        scores = await self.engine.score(prompts)
+        now = self.clock()
+        # While chunks overlap, the engine was busy with this one only since the last one ended.
+        self.speed.learn(chunk.tokens, now - max(chunk.begun, self.finished))
+        self.answered = now
+        for offset, (score, item, count) in enumerate(zip(scores, chunk.items, chunk.kept, strict=True)):
+            chunk.job.results[chunk.place + offset] = Result(score=score, kept=count, tokens=count + item.beside + item.prompts.shared)
+
+    def _done(self, task: "asyncio.Task[None]") -> None:
+        job = self.chunks.pop(task).job
+        job.inside -= 1
+        self.finished = self.clock()
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not job.ended.done():
+            job.ended.set_exception(error if isinstance(error, EngineError) else EngineError(f"The engine failed ({type(error).__name__})."))
+        elif not job.rest and not job.inside:
+            self._end(job)
+        self._fill()
+
+    def _end(self, job: Job) -> None:
+        if not job.ended.done():
+            job.ended.set_result(None)
+
+    def _leave(self, job: Job) -> None:
+        if job.timer:
+            job.timer.cancel()
+        self.jobs.remove(job)
+        for task, chunk in list(self.chunks.items()):
+            if chunk.job is job:
+                task.cancel()
+        self._fill()

@@ -1,0 +1,205 @@
+"""Time that passes only when everything waits, and an engine of known speed in it: deadlines are tested to the millisecond, in no time."""
+
+import asyncio
+import json
+import selectors
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from serving.engine import EngineError
+from serving.options import GuardOptions
+
+Result = TypeVar("Result")
+
+
+class _Jumping(selectors.DefaultSelector):
+    """Instead of waiting, time goes on."""
+
+    now = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise AssertionError("everything waits and no timer is set: a hang")
+        self.now += max(0.0, timeout)
+        return super().select(0)
+
+
+class Loop(asyncio.SelectorEventLoop):
+    def __init__(self) -> None:
+        self.jumping = _Jumping()
+        super().__init__(self.jumping)
+
+    def time(self) -> float:
+        # A timer that is due within the clock's resolution counts as due.
+        return self.jumping.now
+
+
+def run(work: Coroutine[Any, Any, Result]) -> Result:
+    """`work`'s result in virtual time; a hang is an AssertionError."""
+    loop = Loop()
+    try:
+        return loop.run_until_complete(work)
+    finally:
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+            loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        loop.close()
+
+
+class Inline(Executor):
+    """Runs at once what it is given."""
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        future: Future[Any] = Future()
+        try:
+            future.set_result(work(*args, **kwargs))
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+
+@dataclass(frozen=True)
+class Prompt:
+    query: str
+    document: tuple[str, ...]  # the words kept
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """A word is a token."""
+
+    query_text: str
+    texts: tuple[tuple[str, ...], ...]
+    shared: int = 50
+    tail: int = 10
+
+    @property
+    def query(self) -> int:
+        return len(self.query_text.split())
+
+    @property
+    def documents(self) -> tuple[int, ...]:
+        return tuple(len(text) for text in self.texts)
+
+    def prompt(self, index: int, keep: int) -> Prompt:
+        words = self.texts[index][:keep]
+        return Prompt(query=self.query_text, document=words, tokens=self.shared + len(words) + self.tail)
+
+
+def score(query: str, words: Sequence[str]) -> float:
+    """The share of words that are the query's; documents that begin with a number n and no such word score 0.n."""
+    asked = set(query.split())
+    return sum(word in asked for word in words) / (len(words) or 1)
+
+
+@dataclass
+class Engine:
+    """Computes `speed` tokens a second, one piece after the other. `jitter` multiplies the time of each piece in turn."""
+
+    speed: float
+    jitter: Sequence[float] = (1.0,)
+    fails: bool = False
+    dead: bool = False
+    frozen: bool = False
+    scored: list[Prompt] = field(default_factory=list)
+    aborted: int = 0
+    free_at: float = 0.0
+    pieces: int = 0
+
+    def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> Prompts:
+        return Prompts(query_text=query, texts=tuple(tuple(document.split()) for document in documents))
+
+    async def score(self, prompts: Sequence[Any]) -> list[float]:
+        loop = asyncio.get_running_loop()
+        if self.fails:
+            await asyncio.sleep(0.01)
+            raise EngineError("The engine answered 500.")
+        tokens = sum(prompt.tokens - 50 for prompt in prompts)
+        start = max(loop.time(), self.free_at)
+        self.free_at = start + tokens / self.speed * self.jitter[self.pieces % len(self.jitter)]
+        self.pieces += 1
+        try:
+            if self.frozen:
+                await asyncio.sleep(1e6)
+            await asyncio.sleep(self.free_at - loop.time())
+        except asyncio.CancelledError:
+            self.aborted += len(prompts)
+            raise
+        self.scored += prompts
+        return [score(prompt.query, prompt.document) for prompt in prompts]
+
+    async def alive(self) -> bool:
+        return not self.dead
+
+
+OPTIONS = GuardOptions(
+    model="", served_model_names=("some-reranker", "/models/some-reranker"), instruction="the stack's", max_model_len=4096, tokens_per_pass=2048,
+    api_key_file="", deadline_seconds=25.0, min_document_tokens=96, max_query_tokens=200, max_documents=200, max_body_bytes=1 << 20, cache_entries=10_000, golden=True,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    seconds: float  # of the loop's time
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+async def inner(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """A server behind the guard that knows every path."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"inner " + scope["path"].encode() + b"\n"})
+
+
+async def ask(
+    app: Any, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, *, hang_up_after: float | None = None
+) -> Answer | None:
+    """One request to an ASGI app; None where the client hung up before the answer. A body that is not bytes is sent as JSON."""
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    given = {"content-type": "application/json", "content-length": str(len(data)), **(headers or {})}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in given.items()],
+    }
+    sent: list[dict[str, Any]] = []
+    done = asyncio.Event()
+    asked = False
+
+    async def receive() -> dict[str, Any]:
+        nonlocal asked
+        if not asked:
+            asked = True
+            return {"type": "http.request", "body": data, "more_body": False}
+        if hang_up_after is None:
+            await done.wait()
+        else:
+            await asyncio.sleep(max(0.0, begun + hang_up_after - loop.time()))
+        return {"type": "http.disconnect"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    try:
+        await app(scope, receive, send)
+    finally:
+        done.set()
+    if not sent:
+        return None
+    return Answer(
+        status=sent[0]["status"],
+        headers={name.decode(): value.decode("latin-1") for name, value in sent[0]["headers"]},
+        body=b"".join(message.get("body", b"") for message in sent[1:]),
+        seconds=loop.time() - begun,
+    )
