@@ -48,19 +48,33 @@ def image_name(s: Settings) -> str:
 
 def arguments(s: Settings) -> list[str]:
     """argv of the reranker's container after the entry point."""
-    names = [item for name in _containers.serving_names(s.model_slug) for item in ("--served-model-name", name)]
     if s.backend == "mock":
-        return ["mock", *names]
+        return ["mock", *_guard(s)]
     gpu = ["--tensor-parallel-size", str(s.gpu_count), "--gpu-memory-utilization", f"{s.gpu_memory_utilization_percent / 100:.2f}"]
     return [
-        "launch", "--device", s.backend, "--model", model_target(s), *names,
-        "--max-model-len", str(s.max_model_len), "--dtype", s.dtype, "--kv-cache-gib", str(s.kv_cache_gib),
+        "launch", "--device", s.backend, "--model", model_target(s), *_guard(s),
+        "--dtype", s.dtype, "--kv-cache-gib", str(s.kv_cache_gib),
         "--max-num-batched-tokens", str(s.max_num_batched_tokens), "--max-num-seqs", str(s.max_num_seqs),
-        "--eager" if s.enforce_eager else "--compiled", "--instruction", s.instruction,
+        "--threads", str(s.threads), "--block-size", str(s.block_size), "--prefix-caching", _switch(s.prefix_caching), "--preload", _switch(s.preload),
+        "--eager" if s.enforce_eager else "--compiled",
         *(gpu if s.backend == "gpu" else []),
         *(["--unverified"] if s.model_source == "directory" else []),
         *(["--", *s.vllm_extra_args] if s.vllm_extra_args else []),
     ]  # fmt: skip
+
+
+def _guard(s: Settings) -> list[str]:
+    """What the guard is told, the same for every backend (serving/options.py reads it)."""
+    names = [item for name in _containers.serving_names(s.model_slug) for item in ("--served-model-name", name)]
+    return [
+        *names, "--instruction", s.instruction, "--max-model-len", str(s.max_model_len), "--deadline-seconds", str(s.deadline_seconds),
+        "--min-document-tokens", str(s.min_document_tokens), "--max-query-tokens", str(s.max_query_tokens), "--max-documents", str(s.max_documents),
+        "--max-body-mib", str(s.max_body_mib), "--cache-entries", str(s.cache_entries), "--golden", _switch(s.golden_check),
+    ]  # fmt: skip
+
+
+def _switch(on: bool) -> str:
+    return "on" if on else "off"
 
 
 def model_target(s: Settings) -> str:
@@ -93,4 +107,3 @@ def verify_commands(s: Settings, *, attached: list[str], base_url: str, host_url
     inside = f"{docker} exec{' -e RERANK_API_KEY' if s.api_key else ''}"
     commands = [f"{inside} {name} sh -c {shlex.quote(f'{call} {base_url}/rerank')}" for name in attached]
     return commands + ([f"{call} {host_url}/rerank"] if host_url else [])
-

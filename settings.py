@@ -71,6 +71,10 @@ class Settings:
     max_model_len: int
     max_num_batched_tokens: int
     max_num_seqs: int
+    threads: int
+    block_size: int
+    prefix_caching: bool
+    preload: bool
     dtype: str
     enforce_eager: bool
     instruction: str
@@ -78,6 +82,13 @@ class Settings:
     restart_policy: str
     health_timeout_seconds: int
     log_max_mib: int
+    deadline_seconds: int
+    min_document_tokens: int
+    max_query_tokens: int
+    max_documents: int
+    max_body_mib: int
+    cache_entries: int
+    golden_check: bool
     gpu_image: str
     gpu_count: int
     gpu_memory_utilization_percent: int
@@ -256,12 +267,20 @@ RULES: list[Rule] = [
     ("max_model_len", *_between(512, 40960, "tokens (the template alone takes about 100; the models were trained up to 40960)")),
     ("max_num_batched_tokens", lambda v: v == 0 or 256 <= v <= 1 << 20, "must be 0 (the launcher chooses) or from 256 to 1048576 tokens"),
     ("max_num_seqs", lambda v: v == 0 or 1 <= v <= 4096, "must be 0 (the launcher chooses) or from 1 to 4096 sequences"),
+    ("threads", lambda v: 0 <= v <= 1024, "must be 0 (the launcher decides) or from 1 to 1024 threads"),
+    ("block_size", lambda v: v == 0 or (32 <= v <= 1024 and v % 32 == 0), "must be 0 (the launcher decides) or a multiple of 32 from 32 to 1024 tokens"),
     ("dtype", *_one_of("auto", "float32", "bfloat16", "float16")),
     ("instruction", lambda v: 1 <= len(v) <= 2000 and "<|im_" not in v and not v.startswith("-"), "must be 1 to 2000 characters that do not start with '-', "
      "without the template's own markers (<|im_start|>, <|im_end|>)"),
     ("restart_policy", *_one_of("no", "on-failure", "unless-stopped", "always")),
     ("health_timeout_seconds", *_between(10, 7200, "seconds")),
     ("log_max_mib", *_between(1, 1024, "MiB")),
+    ("deadline_seconds", *_between(1, 3600, "seconds; RAGFlow hangs up after 30")),
+    ("min_document_tokens", *_between(16, 20480, "tokens")),
+    ("max_query_tokens", *_between(16, 20480, "tokens")),
+    ("max_documents", *_between(1, 10_000, "documents")),
+    ("max_body_mib", *_between(1, 256, "MiB")),
+    ("cache_entries", *_between(0, 1_000_000, "scores; 0 remembers none")),
     ("gpu_image", _pinned, "must be an image pinned by tag or digest, and not :latest"),
     ("gpu_count", *_between(1, 16, "GPUs")),
     ("gpu_memory_utilization_percent", *_between(10, 95, "percent")),
@@ -276,7 +295,7 @@ def refusals_of(settings: Settings) -> list[str]:
         f"{camel(name)}: {_shown(settings, name)} {sentence}" for name, holds, sentence in RULES if not holds(getattr(settings, name))
     ]
     # Cross-field rules speak of values that are sound by themselves.
-    return refusals or [text for check in (_image_rules, _model_rules, _backend_rules, _memory_rules) for text in check(settings)]
+    return refusals or [text for check in (_image_rules, _model_rules, _backend_rules, _serving_rules, _memory_rules) for text in check(settings)]
 
 
 def _shown(settings: Settings, name: str) -> str:
@@ -343,6 +362,17 @@ def _backend_rules(s: Settings) -> Iterable[str]:
         yield f"ragflowContainers: {list(s.ragflow_containers)} ragflowMode none leaves RAGFlow alone; remove them, or set ragflowMode to attach"
 
 
+def _serving_rules(s: Settings) -> Iterable[str]:
+    if s.backend == "external":
+        return
+    if s.backend == "cpu" and s.threads > s.cpus:
+        yield f"threads: {s.threads} is more than cpus ({s.cpus}), and threads without a core wait for each other; lower it to {s.cpus}, raise cpus, or set it to 0"
+    for name in ("min_document_tokens", "max_query_tokens"):
+        value, half = getattr(s, name), s.max_model_len // 2
+        if value > half:
+            yield f"{camel(name)}: {value} must be at most half of maxModelLen ({s.max_model_len}); lower it to {half}, or raise maxModelLen to {2 * value}"
+
+
 def _memory_rules(s: Settings) -> Iterable[str]:
     if s.backend not in ("cpu", "gpu"):
         return
@@ -352,9 +382,11 @@ def _memory_rules(s: Settings) -> Iterable[str]:
     if s.backend != "cpu" or shape is None:
         return
     dtype = sizing.worst_dtype(s.dtype)
-    one = shape.kv_gib(s.max_model_len, dtype)
+    # As the launcher counts: whole blocks, and the one that vLLM keeps empty. sizing counts in its own, of which a larger one is a multiple.
+    block = s.block_size or sizing.BLOCK_TOKENS
+    one = shape.kv_gib((-(-s.max_model_len // block) + 1) * block - sizing.BLOCK_TOKENS, dtype)
     if one > s.kv_cache_gib:
-        fits = shape.kv_tokens(s.kv_cache_gib, dtype)
+        fits = ((shape.kv_tokens(s.kv_cache_gib, dtype) + sizing.BLOCK_TOKENS) // block - 1) * block
         yield (f"kvCacheGiB: {s.kv_cache_gib} cannot hold one sequence of maxModelLen {s.max_model_len} tokens: {one:.2f} GiB in {dtype}; "
                f"raise it to {-int(-one // 1)}, or lower maxModelLen to {fits}")
     needed = sizing.needed_gib(shape, dtype=s.dtype, kv_cache_gib=s.kv_cache_gib)

@@ -1,5 +1,6 @@
 """plan.py: from settings to names, argv, form values and commands, compared whole."""
 
+import argparse
 import json
 import shlex
 import subprocess
@@ -11,6 +12,9 @@ import yaml
 
 import plan
 from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase
+from serving import launcher, options
+from serving.options import GuardOptions
+from settings import Settings
 from tests.unit.builders import DECLARED, a_settings
 
 PROXY = "http://10.0.0.1:3128"
@@ -18,6 +22,10 @@ DIGEST = "@sha256:" + "0" * 64
 INTERNAL = "http://ragflow-vllm-reranker:8000/v1"
 NAMES = ["--served-model-name", "qwen3-reranker-0.6b", "--served-model-name", "/models/qwen3-reranker-0.6b"]
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+GUARD = [
+    *NAMES, "--instruction", INSTRUCTION, "--max-model-len", "4096", "--deadline-seconds", "25", "--min-document-tokens", "96", "--max-query-tokens", "1024",
+    "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden", "on",
+]  # fmt: skip
 
 
 def default(key: str) -> str:
@@ -82,29 +90,23 @@ def test_the_image_is_named_after_its_only_container(overrides: dict[str, Any], 
     assert plan.image_name(a_settings(**overrides)) == name
 
 
-def test_the_mock_gets_its_names_and_nothing_of_a_model() -> None:
-    assert plan.arguments(a_settings(backend="mock", enforceEager=False, vllmExtraArgs=["--seed", "1"])) == ["mock", *NAMES]
-
-
-def launched(s: Any) -> list[str]:
-    """The argv, with '--instruction=TEXT' and '--instruction TEXT' alike."""
-    return [part for item in plan.arguments(s) for part in (item.split("=", 1) if item.startswith("--instruction=") else [item])]
+def test_the_mock_gets_what_its_guard_needs_and_nothing_of_a_model() -> None:
+    assert plan.arguments(a_settings(backend="mock", enforceEager=False, vllmExtraArgs=["--seed", "1"])) == ["mock", *GUARD]
 
 
 def test_a_cpu_reranker_is_launched_with_every_dial() -> None:
-    assert launched(a_settings()) == [
-        "launch", "--device", "cpu", "--model", "/models/qwen3-reranker-0.6b", *NAMES, "--max-model-len", "4096", "--dtype",
-        "auto", "--kv-cache-gib", "1",
-        "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--eager", "--instruction", INSTRUCTION,
+    assert plan.arguments(a_settings()) == [
+        "launch", "--device", "cpu", "--model", "/models/qwen3-reranker-0.6b", *GUARD, "--dtype", "auto", "--kv-cache-gib", "1",
+        "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--threads", "0", "--block-size", "0", "--prefix-caching", "on", "--preload", "on",
+        "--eager",
     ]  # fmt: skip
 
 
 def test_a_gpu_reranker_is_launched_with_its_share_of_the_memory() -> None:
-    assert launched(a_settings(backend="gpu", gpuCount=2, enforceEager=False, dtype="float16")) == [
-        "launch", "--device", "gpu", "--model", "/models/qwen3-reranker-0.6b", *NAMES, "--max-model-len", "4096", "--dtype",
-        "float16", "--kv-cache-gib", "1",
-        "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--compiled", "--instruction", INSTRUCTION,
-        "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.85",
+    assert plan.arguments(a_settings(backend="gpu", gpuCount=2, enforceEager=False, dtype="float16", prefixCaching=False, preload=False)) == [
+        "launch", "--device", "gpu", "--model", "/models/qwen3-reranker-0.6b", *GUARD, "--dtype", "float16", "--kv-cache-gib", "1",
+        "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--threads", "0", "--block-size", "0", "--prefix-caching", "off", "--preload", "off",
+        "--compiled", "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.85",
     ]  # fmt: skip
 
 
@@ -117,27 +119,45 @@ def test_only_a_directory_goes_without_a_manifest() -> None:
     assert "--unverified" not in plan.arguments(a_settings())
 
 
-@pytest.mark.parametrize(
-    "overrides", [{}, {"backend": "gpu"}, {"instruction": "Find 'it' and $HOME \"so\"\nthen stop"}, {"vllmExtraArgs": ["--seed", "1"]}]
-)
-def test_the_launcher_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
-    from serving import launcher
+CALLS: dict[str, Any] = {
+    "deadlineSeconds": 7, "minDocumentTokens": 32, "maxQueryTokens": 99, "maxDocuments": 5, "maxBodyMiB": 2, "cacheEntries": 0, "goldenCheck": False,
+    "maxModelLen": 2048,
+}  # fmt: skip
+DIALS: list[dict[str, Any]] = [
+    {}, {"backend": "gpu"}, {"instruction": "Find 'it' and $HOME \"so\"\nthen stop"}, {"vllmExtraArgs": ["--seed", "1"]}, CALLS,
+    {"threads": 2, "blockSize": 64, "prefixCaching": False, "preload": False, "maxNumSeqs": 8, "maxNumBatchedTokens": 512, "enforceEager": False},
+]  # fmt: skip
 
+
+def guard_of(s: Settings, model: str) -> GuardOptions:
+    """What the guard is to know of the settings; the launcher adds the tokens of a pass."""
+    return GuardOptions(
+        model=model, served_model_names=("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b"), instruction=s.instruction, max_model_len=s.max_model_len,
+        tokens_per_pass=0, api_key_file="", deadline_seconds=float(s.deadline_seconds), min_document_tokens=s.min_document_tokens,
+        max_query_tokens=s.max_query_tokens, max_documents=s.max_documents, max_body_bytes=s.max_body_mib << 20, cache_entries=s.cache_entries,
+        golden=s.golden_check,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", DIALS)
+def test_the_launcher_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
     s = a_settings(**overrides)
-    read = launcher.parse(plan.arguments(s)[1:])
-    assert (read.device, read.model, read.served_model_names) == (
-        s.backend,
-        "/models/qwen3-reranker-0.6b",
-        ("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b"),
-    )
-    assert (read.max_model_len, read.dtype, read.kv_cache_gib, read.eager, read.instruction) == (
-        s.max_model_len,
-        s.dtype,
-        s.kv_cache_gib,
-        True,
-        s.instruction,
-    )
-    assert read.extra == s.vllm_extra_args
+    gpu = s.backend == "gpu"
+    assert launcher.parse(plan.arguments(s)[1:]) == launcher.Options(
+        device=s.backend, model="/models/qwen3-reranker-0.6b", guard=guard_of(s, "/models/qwen3-reranker-0.6b"), dtype=s.dtype, kv_cache_gib=s.kv_cache_gib,
+        max_num_batched_tokens=s.max_num_batched_tokens, max_num_seqs=s.max_num_seqs, threads=s.threads, block_size=s.block_size,
+        prefix_caching=s.prefix_caching, preload=s.preload, eager=s.enforce_eager, tensor_parallel_size=1, gpu_memory_utilization=0.85 if gpu else None,
+        unverified=False, extra=s.vllm_extra_args,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", [{}, CALLS])
+def test_the_guard_of_the_mock_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
+    s = a_settings(backend="mock", **overrides)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    options.add_arguments(parser)
+    read = options.from_arguments(parser.parse_args(plan.arguments(s)[1:]), model="", tokens_per_pass=0)
+    assert read == guard_of(s, "")
 
 
 def test_ragflows_form_is_filled_in() -> None:

@@ -400,7 +400,9 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         ({}, change, {"reranker-container": {"command"}, **REPLACED})
         for change in (
             {"maxModelLen": 2048}, {"kvCacheGiB": 2}, {"dtype": "float32"}, {"enforceEager": False}, {"instruction": "Find it"}, {"maxNumSeqs": 8},
-            {"maxNumBatchedTokens": 512}, {"vllmExtraArgs": ["--seed", "1"]},
+            {"maxNumBatchedTokens": 512}, {"vllmExtraArgs": ["--seed", "1"]}, {"threads": 1}, {"blockSize": 64}, {"prefixCaching": False}, {"preload": False},
+            {"deadlineSeconds": 20}, {"minDocumentTokens": 64}, {"maxQueryTokens": 512}, {"maxDocuments": 100}, {"maxBodyMiB": 8}, {"cacheEntries": 0},
+            {"goldenCheck": False},
         )
     ],
     ({"backend": "gpu"}, {"gpuCount": 2}, {"reranker-container": {"command", "deviceRequests"}, **REPLACED}),
@@ -429,7 +431,12 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         "network-bridge": {"name", "labels"}, "reranker-container": {"networksAdvanced", "labels"}, **REPLACED,
         "ragflow-docker-ragflow-cpu-1": {"environment", "triggers"},
     }),
+    *[
+        ({"backend": "mock"}, change, {"reranker-container": {"command"}, **REPLACED})
+        for change in ({"deadlineSeconds": 20}, {"instruction": "Find it"}, {"maxModelLen": 2048})
+    ],
     # only the other backends read these
+    *[({"backend": "mock"}, change, {}) for change in ({"threads": 2}, {"kvCacheGiB": 2})],
     *[({}, change, {}) for change in ({"gpuCount": 2}, {"modelscopeEndpoint": "https://other"})],
 ]
 

@@ -23,6 +23,7 @@ NAME = (
     "(the image is named so, too)"
 )
 WORDS = "must be 1 to 2000 characters that do not start with '-', without the template's own markers (<|im_start|>, <|im_end|>)"
+BLOCK = "must be 0 (the launcher decides) or a multiple of 32 from 32 to 1024 tokens"
 FLAG = "is set by this project already; use its key in Pulumi.yaml"
 HOST = "must be empty, ssh://user@host[:port], tcp://host:port or unix:///path"
 KEY = (
@@ -187,6 +188,18 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("maxModelLen", 40961, {}, "40961 must be from 512 to 40960 tokens (the template alone takes about 100; the models were trained up to 40960)"),
     ("maxNumBatchedTokens", 1, {}, "1 must be 0 (the launcher chooses) or from 256 to 1048576 tokens"),
     ("maxNumSeqs", -1, {}, "-1 must be 0 (the launcher chooses) or from 1 to 4096 sequences"),
+    ("threads", -1, {}, "-1 must be 0 (the launcher decides) or from 1 to 1024 threads"),
+    ("threads", 3, {}, "3 is more than cpus (2), and threads without a core wait for each other; lower it to 2, raise cpus, or set it to 0"),
+    ("blockSize", -32, {}, f"-32 {BLOCK}"),
+    ("blockSize", 48, {}, f"48 {BLOCK}"),
+    ("blockSize", 2048, {}, f"2048 {BLOCK}"),
+    # 4096 tokens in blocks of 1024 are five blocks, one of them empty
+    (
+        "kvCacheGiB",
+        1,
+        {"blockSize": 1024},
+        "1 cannot hold one sequence of maxModelLen 4096 tokens: 1.09 GiB in float32; raise it to 2, or lower maxModelLen to 3072",
+    ),
     ("dtype", "int8", {}, "'int8' must be one of auto, float32, bfloat16, float16"),
     ("dtype", "float16", {}, "'float16' is for backend gpu; on a CPU use auto"),
     ("instruction", "", {}, f"'' {WORDS}"),
@@ -195,6 +208,19 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("restartPolicy", "maybe", {}, "'maybe' must be one of no, on-failure, unless-stopped, always"),
     ("healthTimeoutSeconds", 1, {}, "1 must be from 10 to 7200 seconds"),
     ("logMaxMiB", 0, {}, "0 must be from 1 to 1024 MiB"),
+    ("deadlineSeconds", 0, {}, "0 must be from 1 to 3600 seconds; RAGFlow hangs up after 30"),
+    ("deadlineSeconds", 3601, {}, "3601 must be from 1 to 3600 seconds; RAGFlow hangs up after 30"),
+    ("minDocumentTokens", 15, {}, "15 must be from 16 to 20480 tokens"),
+    ("minDocumentTokens", 2049, {}, "2049 must be at most half of maxModelLen (4096); lower it to 2048, or raise maxModelLen to 4098"),
+    ("maxQueryTokens", 15, {}, "15 must be from 16 to 20480 tokens"),
+    ("maxQueryTokens", 1024, {"maxModelLen": 1024}, "1024 must be at most half of maxModelLen (1024); lower it to 512, or raise maxModelLen to 2048"),
+    ("maxQueryTokens", 513, {"backend": "mock", "maxModelLen": 1025}, "513 must be at most half of maxModelLen (1025); lower it to 512, or raise maxModelLen to 1026"),
+    ("maxDocuments", 0, {}, "0 must be from 1 to 10000 documents"),
+    ("maxDocuments", 10_001, {}, "10001 must be from 1 to 10000 documents"),
+    ("maxBodyMiB", 0, {}, "0 must be from 1 to 256 MiB"),
+    ("maxBodyMiB", 257, {}, "257 must be from 1 to 256 MiB"),
+    ("cacheEntries", -1, {}, "-1 must be from 0 to 1000000 scores; 0 remembers none"),
+    ("cacheEntries", 1_000_001, {}, "1000001 must be from 0 to 1000000 scores; 0 remembers none"),
     ("gpuImage", "vllm/vllm-openai", {}, "'vllm/vllm-openai' must be an image pinned by tag or digest, and not :latest"),
     ("gpuCount", 0, {}, "0 must be from 1 to 16 GPUs"),
     ("gpuMemoryUtilizationPercent", 100, {}, "100 must be from 10 to 95 percent"),
@@ -417,6 +443,20 @@ def test_the_length_that_a_refusal_advises_is_one_that_the_launcher_takes(model:
     assert (-(-advised // 32) + 1) * block <= 1 << 30
 
 
+@pytest.mark.parametrize("block", [32, 64, 96, 128, 1024])
+def test_a_cache_of_larger_blocks_is_counted_as_the_launcher_counts_it(block: int) -> None:
+    [said] = refusals(maxModelLen=8192, blockSize=block)
+    advised = int(said.rsplit(" ", 1)[-1])
+    blocks = (1 << 30) // (block * 2 * 28 * 8 * 128 * 4)
+    assert advised == (blocks - 1) * block
+    assert a_settings(maxModelLen=advised, blockSize=block).block_size == block
+
+
+def test_what_is_cut_is_no_concern_of_a_service_elsewhere() -> None:
+    s = a_settings(backend="external", externalUrl="http://box/v1", externalModel="m", maxModelLen=512, threads=9)
+    assert (s.max_query_tokens, s.threads) == (1024, 9)
+
+
 def test_a_repr_of_the_settings_shows_no_secret() -> None:
     shown = repr(a_settings(apiKey="hunter2-hunter2", modelToken="hf_hunter2"))
     assert "hunter2" not in shown
@@ -456,6 +496,10 @@ GOOD: list[dict[str, Any]] = [
     {"modelSource": "modelscope", "modelRevision": "v1.0"}, {"modelSource": "directory", "modelPath": "/srv/models/qwen3 reranker"},
     {"modelSource": "archive", "modelPath": __file__}, {"bindAddress": "::1"}, {"bindAddress": "0.0.0.0"}, {"hostPort": 0}, {"hostPort": 65535},
     {"apiKey": "k" * 8, "modelToken": "hf_token"}, {"vllmExtraArgs": ["--seed", "1"]}, {"enforceEager": False, "modelKeep": False},
+    {"deadlineSeconds": 1, "minDocumentTokens": 16, "maxQueryTokens": 16, "maxDocuments": 1, "maxBodyMiB": 1, "cacheEntries": 0, "goldenCheck": False},
+    {"deadlineSeconds": 3600, "minDocumentTokens": 2048, "maxQueryTokens": 2048, "maxDocuments": 10_000, "maxBodyMiB": 256, "cacheEntries": 1_000_000},
+    {"threads": 2, "blockSize": 32, "prefixCaching": False, "preload": False}, {"blockSize": 1024, "maxModelLen": 3072},
+    {"backend": "mock", "threads": 64, "blockSize": 1024, "cpus": 1},
     {"backend": "gpu", "dtype": "float16", "gpuCount": 2}, {"backend": "external", "externalUrl": "https://box/v1", "externalModel": "org/model@1"},
     {"model": "Qwen/Qwen3-Reranker-4B", "kvCacheGiB": 2, "memoryGiB": 21}, {"model": "Qwen/Qwen3-Reranker-8B", "kvCacheGiB": 2, "memoryGiB": 33},
 ]  # fmt: skip
