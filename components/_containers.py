@@ -44,10 +44,10 @@ RUN_SCRIPT = 'sh -c "$SCRIPT"'
 
 
 def wait_script(container: str, *, seconds: int, lines: int = 40) -> str:
-    """Shell: wait until the container is healthy; give up at once when it stopped or keeps restarting, with its last log lines in the error."""
+    """Shell: wait until the container is healthy; give up at once when it stopped, keeps restarting or says that it is ill, with its last log lines in the error."""
     name = shlex.quote(container)
     return f"""
-look() {{ docker inspect --format '{{{{.State.Status}}}} {{{{if .State.Health}}}}{{{{.State.Health.Status}}}}{{{{else}}}}none{{{{end}}}} {{{{.RestartCount}}}}' {name}; }}
+look() {{ docker inspect --format '{{{{.State.Status}}}} {{{{if .State.Health}}}}{{{{.State.Health.Status}}}}{{{{else}}}}none{{{{end}}}} {{{{.RestartCount}}}}{{{{if .State.Health}}}}{{{{range .State.Health.Log}}}} {{{{.Output}}}}{{{{end}}}}{{{{end}}}}' {name}; }}
 fail() {{
   echo "--- last log lines of {container}:" >&2
   docker logs --tail {lines} {name} >&2 2>&1
@@ -57,11 +57,13 @@ fail() {{
 end=$(( $(date +%s) + {seconds} ))
 while :; do
   seen=$(look) || fail "is gone: something removed it while it started; run pulumi up again"
-  set -- $seen
+  said=$(printf '%s\n' "$seen" | tail -n 1)
+  set -f; set -- $seen; set +f
   case "$1 $2" in
     "running healthy") exit 0 ;;
     exited*|dead*) fail "stopped before it was healthy; the log above says why, pulumi up tries again" ;;
   esac
+  case "$said" in *'"status": "unhealthy"'*) fail "$said" ;; esac
   [ "${{3:-0}}" -lt 2 ] || fail "keeps stopping (restarted $3 times); the log above says why, pulumi up tries again"
   [ "$(date +%s)" -lt "$end" ] || fail "not healthy within {seconds} s (last: $1, $2); raise healthTimeoutSeconds if the log above shows it still loading"
   sleep 2

@@ -168,7 +168,7 @@ class Guard:
         if scope["path"] == HEALTH:
             self.start()  # where the server has no lifespan
             reason = await self.vitals.ill()
-            body = {"status": "unhealthy", "reason": reason} if reason else {"status": "healthy", "skipped": list(self.vitals.skipped)}
+            body = {"status": "unhealthy" if self.vitals.proven else "starting", "reason": reason} if reason else {"status": "healthy", "skipped": list(self.vitals.skipped)}
             await _answer(send, 503 if reason else 200, body)
             return 503 if reason else 200
         status, headers, data = await self._inner(scope)

@@ -4,10 +4,11 @@ import socket
 
 ADDRESS = ("127.0.0.1", 8000)
 TIMEOUT_SECONDS = 5.0
+ANSWER_BYTES = 4000
 
 
 def check(address: tuple[str, int] = ADDRESS, timeout: float = TIMEOUT_SECONDS) -> str:
-    """Returns "" where GET /health answers 200 within `timeout` seconds, else the reason in a sentence."""
+    """Returns "" where GET /health answers 200 within `timeout` seconds, else the reason: a sentence, or the guard's own answer."""
     host, port = address
     try:
         with socket.create_connection(address, timeout) as connection:
@@ -15,6 +16,7 @@ def check(address: tuple[str, int] = ADDRESS, timeout: float = TIMEOUT_SECONDS) 
             connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
             with connection.makefile("rb") as answer:
                 line = answer.readline(200)
+                said = _body(answer.read(ANSWER_BYTES))
     except TimeoutError:
         return f"http://{host}:{port}/health did not answer within {timeout:g} s: the server is busy or stuck."
     except OSError as error:
@@ -22,7 +24,12 @@ def check(address: tuple[str, int] = ADDRESS, timeout: float = TIMEOUT_SECONDS) 
     words = line.split()
     if len(words) >= 2 and words[0].startswith(b"HTTP/1.") and words[1] == b"200":
         return ""
-    return f"http://{host}:{port}/health answered {line.decode('latin-1').strip()!r} instead of 200: see the container's log."
+    return said or f"http://{host}:{port}/health answered {line.decode('latin-1').strip()!r} instead of 200: see the container's log."
+
+
+def _body(rest: bytes) -> str:
+    """What stands after the headers, in one line; "" where that is nothing."""
+    return " ".join(rest.partition(b"\r\n\r\n")[2].decode("utf-8", "replace").split())
 
 
 def main(argv: list[str]) -> int:

@@ -9,6 +9,9 @@ import pytest
 from setup import tiers
 from setup.edge import Edge
 
+# before anything imports it: its assertions are to say what they saw
+pytest.register_assert_rewrite("tests.support.contract")
+
 TESTS = Path(__file__).resolve().parent
 # comma separated: tiers whose tests fail where they would be skipped because the machine lacks something
 REQUIRED = [name.strip() for name in os.environ.get("RERANKER_REQUIRE_TIERS", "").split(",") if name.strip()]

@@ -147,7 +147,13 @@ def test_a_one_off_reads_a_file_with_any_name_where_it_is_told_to(shell: Shell, 
 
 # -- wait_script --------------------------------------------------------------------------------------------------------
 
-INSPECT = called("inspect", "--format", "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.RestartCount}}", "c")
+INSPECT = called(
+    "inspect",
+    "--format",
+    "{{.State.Status}} {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}} {{.RestartCount}}"
+    "{{if .State.Health}}{{range .State.Health.Log}} {{.Output}}{{end}}{{end}}",
+    "c",
+)
 LOGS = called("logs", "--tail", "40", "c")
 LAST_LINES = "torch: out of luck\n"
 
@@ -182,6 +188,19 @@ def test_waiting_for_what_cannot_become_healthy_ends_at_once_with_the_log(shell:
     assert done.returncode == 1
     assert done.stderr == f"--- last log lines of c:\n{LAST_LINES}{sentence}\n"
     assert shell.calls == [INSPECT, "sleep 2", INSPECT, LOGS]
+
+
+def test_a_service_that_says_it_is_ill_is_not_waited_for(shell: Shell) -> None:
+    ill = '{"status": "unhealthy", "reason": "The golden pair * scored 0.8, swapped."}'
+    done = waited(shell, "running starting 0 cannot be reached\n", f'running starting 0 cannot be reached\n {{"status": "starting"}}\n {ill}\n')
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith(ill)
+    assert shell.calls == [INSPECT, "sleep 2", INSPECT, LOGS]
+
+
+def test_a_service_that_was_ill_and_is_not_is_waited_for(shell: Shell) -> None:
+    states = 'running starting 0 {"status": "unhealthy"}\n {"status": "starting"}\n', 'running healthy 0 {"status": "unhealthy"}\n healthy\n'
+    assert waited(shell, *states).returncode == 0
 
 
 def test_waiting_ends_at_its_deadline_with_the_last_state_and_the_log(shell: Shell) -> None:

@@ -430,7 +430,7 @@ def started(engine: virtual.Engine, name: str = "qwen3-reranker-0.6b", **changes
 
 def test_health_waits_for_the_golden_set() -> None:
     first, second = started(Judged(speed=900))
-    assert (first.status, second.status) == (503, 200)
+    assert (first.status, first.json()["status"], second.status) == (503, "starting", 200)
     assert second.json() == {"status": "healthy", "skipped": []}
 
 
