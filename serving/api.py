@@ -1,6 +1,7 @@
 """The rerank API in vLLM's shapes: a request's body becomes a Call or an ApiError, scores become an answer. Nothing here waits or computes scores."""
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Sequence
@@ -96,11 +97,8 @@ def deadline(header: str | None, default: float) -> float:
     """Seconds that a call may take, from its header."""
     if header is None:
         return default
-    try:
-        seconds = float(header)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= DEADLINE_LIMIT_SECONDS:  # also false for NaN
+    seconds = float(header) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", header) else 0.0
+    if not 0 < seconds <= DEADLINE_LIMIT_SECONDS:
         raise ApiError(400, "Bad Request", f"The header {DEADLINE_HEADER} must be a number of seconds above 0 and up to {DEADLINE_LIMIT_SECONDS:g}")
     return seconds
 
@@ -228,7 +226,13 @@ def _keep(request: dict[str, Any]) -> int | None:
 
 def _instruction(request: dict[str, Any]) -> str | None:
     kwargs = request.get("chat_template_kwargs")
-    value = request.get("instruction") or (kwargs.get("instruction") if isinstance(kwargs, dict) else None)
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise ApiError.of_field("dict_type", "chat_template_kwargs", "Input should be a valid dictionary")
+    value = request.get("instruction")
+    if value is None and kwargs:
+        value = kwargs.get("instruction")
     if value is None or value == "":
         return None
+    if not isinstance(value, str):
+        raise ApiError.of_field("string_type", "instruction", "Input should be a valid string")
     return _texts({"instruction": value}, "instruction")[0]

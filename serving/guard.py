@@ -35,6 +35,8 @@ ANSWERS = 256
 CALLS_AT_ONCE = 128
 BODIES_AT_ONCE = 4  # of the largest size, in memory
 INNER_SECONDS = 10.0
+GROUP = 64  # documents tokenized in one go
+TOKENIZED_AHEAD = 2.0  # times what could be scored by the deadline: the machine may get faster meanwhile
 WIDEST_BYTES = 64 << 10  # a body beyond this is parsed beside the event loop
 
 Message = dict[str, Any]
@@ -150,6 +152,9 @@ class Guard:
         except Hangup:
             status = 499
             self.metrics.count("hangups_total")
+        except Exception as error:  # its text and its trace may have the user's
+            log.error("guard: a request to %s failed with %s", route, type(error).__name__)
+            await _answer(send, 500, ApiError(500, "InternalServerError", "The service failed; its log names the error.").body())
         finally:
             self.metrics.count("requests_total", route=route, status=str(status))
 
@@ -168,7 +173,11 @@ class Guard:
         if scope["path"] == HEALTH:
             self.start()  # where the server has no lifespan
             reason = await self.vitals.ill()
-            body = {"status": "unhealthy" if self.vitals.proven else "starting", "reason": reason} if reason else {"status": "healthy", "skipped": list(self.vitals.skipped)}
+            body = (
+                {"status": "unhealthy" if self.vitals.proven else "starting", "reason": reason}
+                if reason
+                else {"status": "healthy", "skipped": list(self.vitals.skipped)}
+            )
             await _answer(send, 503 if reason else 200, body)
             return 503 if reason else 200
         status, headers, data = await self._inner(scope)
@@ -207,10 +216,7 @@ class Guard:
         """Answers a rerank or score call within its deadline; the work stops when the client hangs up."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         seconds = api.deadline(headers.get(api.DEADLINE_HEADER), self.options.deadline_seconds)
-        if self.calls >= CALLS_AT_ONCE:
-            raise ApiError.unavailable(f"{self.calls} calls are being answered, which is the limit; ask again later.", math.ceil(seconds), "busy")
-        self.calls += 1
-        held = 0
+        held, counted = 0, 0
 
         def hold(size: int) -> None:
             nonlocal held
@@ -219,7 +225,11 @@ class Guard:
             held, self.bytes = held + size, self.bytes + size
 
         try:
-            raw = await self._body(headers, receive, begun + seconds, hold)
+            raw = await self._body(headers, receive, begun + min(seconds, self.options.deadline_seconds), hold)
+            if self.calls >= CALLS_AT_ONCE:
+                raise ApiError.unavailable(f"{self.calls} calls are being answered, which is the limit; ask again later.", math.ceil(seconds), "busy")
+            self.calls += 1
+            counted = 1
             async with _listening(receive) as gone:
                 work = asyncio.ensure_future(self._answer_call(scope["path"], headers, raw, begun, seconds))
                 try:
@@ -232,7 +242,7 @@ class Guard:
             await _answer(send, 200, body, more)
             return 200
         finally:
-            self.calls, self.bytes = self.calls - 1, self.bytes - held
+            self.calls, self.bytes = self.calls - counted, self.bytes - held
 
     async def _body(self, headers: dict[str, str], receive: Receive, deadline: float, hold: Callable[[int], None]) -> bytes:
         limit = self.options.max_body_bytes
@@ -260,7 +270,7 @@ class Guard:
         """The answer's body and headers."""
         content_type = headers.get("content-type", "")
         call = await self._beside(len(raw), lambda: api.parse(path, content_type, raw, self.limits))
-        outcome = await self._outcome(call, begun, seconds, fresh="no-cache" in headers.get("cache-control", ""))
+        outcome = await self._outcome(call, begun, seconds, fresh="no-cache" in headers.get("cache-control", "").lower())
         count = len(call.pairs)
         if not call.rerank and len(outcome.scored) < count:
             raise ApiError.unavailable(
@@ -383,20 +393,31 @@ class Guard:
                 wanted.setdefault(query, {})[pair] = document
         items: list[Item] = []
         places: list[bytes] = []
+        least = 0
         for query, documents in wanted.items():
-            prompts = await self._prompts(instruction, query, list(documents.values()), deadline)
-            if prompts.query > self.options.max_query_tokens:
-                raise ApiError(
-                    400, "BadRequestError", f"The query has {prompts.query} tokens and may have {self.options.max_query_tokens}; shorten it.", "query"
-                )
-            room = self.options.max_model_len - prompts.shared - prompts.tail
-            if room < 1:
-                raise ApiError(400, "BadRequestError", "Query and instruction leave no room for a document; shorten them.", "query")
-            limit = min(room, call.keep or room)
-            for index, pair in enumerate(documents):
-                items.append(Item(prompts=prompts, index=index, limit=min(limit, prompts.documents[index]), first=index == 0))
-                places.append(pair)
+            keys_of, texts = list(documents), list(documents.values())
+            for start in range(0, len(texts), GROUP):
+                # What cannot be scored even at its least is not worth its tokens: a call with a thousand long documents would hold up the others.
+                if least > TOKENIZED_AHEAD * self.scheduler.capacity(deadline):
+                    return items, places
+                prompts = await self._prompts(instruction, query, texts[start : start + GROUP], deadline)
+                limit = self._limit(call, prompts)
+                for index, pair in enumerate(keys_of[start : start + GROUP]):
+                    item = Item(prompts=prompts, index=index, limit=min(limit, prompts.documents[index]), first=start == index == 0)
+                    items.append(item)
+                    places.append(pair)
+                    least += item.beside + min(item.limit, self.options.min_document_tokens)
         return items, places
+
+    def _limit(self, call: Call, prompts: Prompts) -> int:
+        """Tokens of a document at most; ApiError where the query is too long."""
+        if prompts.query > self.options.max_query_tokens:
+            said = f"The query has {prompts.query} tokens and may have {self.options.max_query_tokens}; shorten it."
+            raise ApiError(400, "BadRequestError", said, "query")
+        room = self.options.max_model_len - prompts.shared - prompts.tail
+        if room < 1:
+            raise ApiError(400, "BadRequestError", "Query and instruction leave no room for a document; shorten them.", "query")
+        return min(room, call.keep or room)
 
     def _budget(self, items: Sequence[Item], deadline: float) -> int:
         """Tokens of each document that a call alone would keep now."""

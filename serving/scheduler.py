@@ -229,6 +229,8 @@ class Scheduler:
     async def _compute(self, chunk: Chunk) -> None:
         prompts = [item.prompts.prompt(item.index, count) for item, count in zip(chunk.items, chunk.kept, strict=True)]
         scores = await self.engine.score(prompts)
+        if len(scores) != len(prompts) or not all(0 <= score <= 1 for score in scores):  # false for NaN as well
+            raise EngineError("The engine's scores are not numbers from 0 to 1, one for each prompt.")
         now = self.clock()
         # While chunks overlap, the engine was busy with this one only since the last one ended.
         self.speed.learn(chunk.tokens, now - max(chunk.begun, self.finished))

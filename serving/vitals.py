@@ -69,7 +69,11 @@ class Vitals:
         if self.judged:
             return golden.judge(self.slug, scores)
         verdict = golden.judge("", scores)
-        return golden.Verdict(healthy=verdict.healthy, reason=verdict.reason, skipped=("The golden bands were left out: goldenCheck is off.",))
+        return golden.Verdict(
+            healthy=verdict.healthy,
+            reason=verdict.reason,
+            skipped=("The golden bands were left out: goldenCheck is off, or there is no model behind the service.",),
+        )
 
     async def _score(self, pairs: tuple[golden.Pair, ...]) -> list[float]:
         loop = asyncio.get_running_loop()

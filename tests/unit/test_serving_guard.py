@@ -30,6 +30,17 @@ def guard(engine: virtual.Engine, **changes: Any) -> Guard:
     return made
 
 
+class Kept(logging.Handler):
+    """Keeps the lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
 async def rerank(app: Guard, body: Any = None, **more: Any) -> Answer:
     answer = await ask(app, "POST", "/v1/rerank", {"query": "cats", "documents": ["dogs bark", "cats purr"]} if body is None else body, **more)
     assert answer is not None
@@ -89,7 +100,7 @@ async def test_a_deadline_in_the_request_is_kept() -> None:
     assert 6 < answer.seconds <= 8
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", "", "1e9"])
+@pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", "", "1e9", "1_0", "9" * 400])
 def test_a_deadline_that_is_none_is_refused(given: str) -> None:
     async def told() -> None:
         answer = await rerank(guard(virtual.Engine(speed=900)), headers={"x-rerank-deadline-seconds": given})
@@ -259,6 +270,30 @@ async def test_a_document_too_long_for_the_model_is_cut_and_the_others_are_not()
     assert (answer.headers["x-rerank-cut"], answer.headers["x-rerank-kept-tokens"]) == ("1", str(4096 - 60))
 
 
+class Counting(virtual.Engine):
+    """Counts the documents that it tokenized."""
+
+    tokenized = 0
+
+    def prompts(self, instruction: str, query: str, documents: Any) -> virtual.Prompts:
+        self.tokenized += len(documents)
+        return super().prompts(instruction, query, documents)
+
+
+@story
+async def test_documents_far_beyond_what_the_time_allows_are_not_even_tokenized() -> None:
+    engine = Counting(speed=500)
+    answer = await rerank(
+        guard(engine, max_documents=5000, max_body_bytes=16 << 20),
+        {"query": "cats", "documents": [f"{number} " + "dogs " * 300 for number in range(5000)]},
+    )
+    assert answer.status == 200
+    assert len(answer.json()["results"]) == 5000
+    scored = int(answer.headers["x-rerank-scored"])
+    assert answer.headers["x-rerank-unscored"] == f"{scored}-4999"
+    assert scored < engine.tokenized < 1000
+
+
 @story
 async def test_max_tokens_per_doc_cuts_each_document() -> None:
     engine = virtual.Engine(speed=1e5)
@@ -280,7 +315,7 @@ async def test_a_query_too_long_is_named_in_tokens() -> None:
         (b'{"query": "a", "documents": NaN}', 400), (b'{"query": "a", "documents": ["b"], "top_n": 1e999}', 400), (b'{"query": "a", "documents": ["b"], "top_n": ' + b"9" * 5000 + b"}", 400),
         ({"documents": ["a"]}, 400), ({"query": "a"}, 400), ({"query": 3, "documents": ["a"]}, 400), ({"query": ["a"], "documents": ["a"]}, 400), ({"query": "a", "documents": [3]}, 400),
         ({"query": "a", "documents": [None]}, 400), ({"query": "a", "documents": {"text": 1}}, 400), ({"query": "a", "documents": ["\ud800"]}, 400), ({"query": "\udfff", "documents": ["a"]}, 400),
-        ({"query": "a", "documents": ["a"], "top_n": -1}, 400), ({"query": "a", "documents": ["a"], "top_n": True}, 400), ({"query": "a", "documents": ["a"], "instruction": 7}, 400),
+        ({"query": "a", "documents": ["a"], "top_n": -1}, 400), ({"query": "a", "documents": ["a"], "top_n": True}, 400), ({"query": "a", "documents": ["a"], "instruction": 7}, 400), ({"query": "a", "documents": ["a"], "instruction": ["b", "c"]}, 400), ({"query": "a", "documents": ["a"], "chat_template_kwargs": 0}, 400),
         ({"query": "a", "documents": ["a"], "instruction": "\ud800"}, 400), ({"query": "a", "documents": ["a"], "model": ["x"]}, 400), ({"query": "a", "documents": ["a"], "model": "gpt-5"}, 404),
         ({"query": "a", "documents": ["a"], "max_tokens_per_doc": "x"}, 400), ({"query": "a", "documents": ["a"] * 201}, 413), (b" " * (1 << 20) + b"{}", 413),
     ],
@@ -304,6 +339,36 @@ async def test_an_engine_that_fails_is_a_503_without_any_text_of_the_users() -> 
     assert answer.status == 503
     assert b"secret" not in answer.body
     assert int(answer.headers["retry-after"]) > 0
+
+
+class Broken(virtual.Engine):
+    def prompts(self, instruction: str, query: str, documents: Any) -> virtual.Prompts:
+        raise ValueError(f"cannot read {query}")
+
+
+@story
+async def test_a_fault_of_our_own_is_a_500_in_the_apis_shape_and_no_text_of_the_users_is_logged() -> None:
+    kept = Kept()
+    logging.getLogger("reranker").addHandler(kept)
+    try:
+        answer = await rerank(guard(Broken(speed=900)), {"query": "secretquery", "documents": ["a"]})
+    finally:
+        logging.getLogger("reranker").removeHandler(kept)
+    assert (answer.status, answer.json()["error"]["code"]) == (500, 500)
+    assert b"secret" not in answer.body
+    assert kept.lines == ["guard: a request to /v1/rerank failed with ValueError"]
+
+
+class Wild(virtual.Engine):
+    async def score(self, prompts: Any) -> list[float]:
+        return [float("nan") for _ in prompts]
+
+
+@story
+async def test_a_score_that_is_no_number_is_never_given_to_a_caller() -> None:
+    answer = await rerank(guard(Wild(speed=900)))
+    assert answer.status == 503
+    assert b"NaN" not in answer.body
 
 
 @story
@@ -370,17 +435,6 @@ async def test_the_servers_own_answers_come_through_and_metrics_have_both() -> N
         "reranker_calls 0", "reranker_proven 1",
     ):  # fmt: skip
         assert f"\n{line}\n" in text, line
-
-
-class Kept(logging.Handler):
-    """Keeps the lines."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
 
 
 @story
@@ -464,7 +518,10 @@ def test_the_bands_can_be_switched_off_and_health_says_so() -> None:
     engine = Judged(speed=900)
     engine.golden_scores = lambda pair: 0.4 + len(pair.document) / 1000
     _, second = started(engine, golden=False)
-    assert (second.status, second.json()["skipped"]) == (200, ["The golden bands were left out: goldenCheck is off."])
+    assert (second.status, second.json()["skipped"]) == (
+        200,
+        ["The golden bands were left out: goldenCheck is off, or there is no model behind the service."],
+    )
 
 
 def test_an_engine_that_fails_at_start_is_unhealthy() -> None:

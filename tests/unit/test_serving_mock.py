@@ -1,103 +1,92 @@
-"""The mock over a real socket; the answers of vLLM 0.32 that it is compared with were taken from a running one."""
+"""What the mock has of its own: a server of HTTP/1.1, its scores, its arguments and its end. What it answers is in test_serving_contract.py."""
 
-import http.client
+import asyncio
+import contextlib
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from serving import health, mock
+from serving.guard import Guard, Message, Receive, Send
+from serving.options import GuardOptions
+from tests.support import asgi
+from tests.unit.test_serving_contract import OPTIONS
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b")
+ARGUMENTS = {
+    "--served-model-name": "m", "--instruction": "Find what answers the query", "--max-model-len": "2048", "--deadline-seconds": "25",
+    "--min-document-tokens": "64", "--max-query-tokens": "512", "--max-documents": "200", "--max-body-mib": "2", "--cache-entries": "1000", "--golden": "on",
+}  # fmt: skip
+CALL = json.dumps({"query": "capital of China", "documents": ["Apples are red.", "The capital of China is Beijing."]}).encode()
+HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
-def running(api_keys: tuple[str, ...] = ()) -> Iterator[mock.MockServer]:
-    server = mock.MockServer(("127.0.0.1", 0), NAMES, api_keys)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def eventually(seen: Any, seconds: float = 10.0) -> None:
+    """Asserts that `seen()` becomes true."""
+    end = time.monotonic() + seconds
+    while not seen():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+class Wire:
+    """A connection on which a test says exactly what it wants."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address, 10)
+        self.file = self.socket.makefile("rb")
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+        self.socket.close()
+
+    def say(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self, *, bare: bool = False) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers and body of the next answer; status 0 where the server hung up."""
+        line = self.file.readline()
+        if not line:
+            return 0, {}, b""
+        headers = {}
+        while (header := self.file.readline().strip()) and header:
+            name, _, value = header.decode().partition(": ")
+            headers[name] = value
+        return int(line.split()[1]), headers, b"" if bare else self.file.read(int(headers.get("content-length", "0")))
 
 
 @pytest.fixture
-def server() -> Iterator[mock.MockServer]:
-    yield from running()
+def guard() -> Guard:
+    return mock.build(OPTIONS)
 
 
 @pytest.fixture
-def locked() -> Iterator[mock.MockServer]:
-    yield from running(("one", "two"))
+def address(guard: Guard) -> Iterator[tuple[str, int]]:
+    with asgi.running(guard) as found:
+        eventually(lambda: guard.vitals.proven)
+        yield found
 
 
-def call(server: mock.MockServer, path: str, body: Any = None, *, raw: bytes | None = None, method: str = "", **headers: str) -> tuple[int, Any]:
-    """(status, decoded body) of one request; JSON unless `raw` is given."""
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
-    data = raw if raw is not None else None if body is None else json.dumps(body).encode()
-    sent = ({"Content-Type": "application/json"} if data is not None else {}) | {name.replace("_", "-"): value for name, value in headers.items()}
-    connection.request(method or ("GET" if data is None else "POST"), path, data, sent)
-    answer = connection.getresponse()
-    text = answer.read().decode()
-    connection.close()
-    return answer.status, json.loads(text) if answer.getheader("Content-Type") == "application/json" else text
+@pytest.fixture
+def wire(address: tuple[str, int]) -> Iterator[Wire]:
+    with Wire(address) as made:
+        yield made
 
 
-DOCUMENTS = ["Apples are red.", "The capital of China is Beijing.", "China is a country."]
-
-
-@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank"])
-def test_a_rerank_has_vllms_shape_best_document_first(server: mock.MockServer, path: str) -> None:
-    status, answer = call(server, path, {"model": NAMES[1], "query": "the capital of China", "documents": DOCUMENTS})
-    assert status == 200
-    assert list(answer) == ["id", "model", "usage", "results"]
-    assert answer["id"].startswith("score-")
-    assert answer["model"] == NAMES[0]
-    assert [result["index"] for result in answer["results"]] == [1, 2, 0]
-    assert answer["results"][0] == {
-        "index": 1,
-        "document": {"text": DOCUMENTS[1], "multi_modal": None},
-        "relevance_score": pytest.approx(0.9 + 0.1 * 4 / 6),
-    }
-    assert answer["results"][2]["relevance_score"] == 0
-    assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
-
-
-@pytest.mark.parametrize(("top_n", "number"), [(0, 3), (1, 1), (2, 2), (3, 3), (99, 3)])
-def test_top_n_cuts_after_sorting_and_zero_means_all(server: mock.MockServer, top_n: int, number: int) -> None:
-    _, answer = call(server, "/v1/rerank", {"query": "capital China", "documents": DOCUMENTS, "top_n": top_n, "return_documents": False})
-    assert [result["index"] for result in answer["results"]] == [1, 2, 0][:number]
-    assert all(result["document"]["text"] == DOCUMENTS[result["index"]] for result in answer["results"])  # vLLM ignores return_documents
-
-
-def test_equal_scores_keep_the_order_of_the_request(server: mock.MockServer) -> None:
-    _, answer = call(server, "/v1/rerank", {"query": "x", "documents": ["b", "a", "c"]})
-    assert [result["index"] for result in answer["results"]] == [0, 1, 2]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"text_1": "capital", "text_2": ["no", "the capital"]},
-        {"queries": "capital", "documents": ["no", "the capital"]},
-        {"queries": ["capital"], "items": ["no", "the capital"]},
-        {"data_1": ["capital", "capital"], "data_2": ["no", "the capital"]},
-    ],
-)
-@pytest.mark.parametrize("path", ["/v1/score", "/score"])
-def test_a_score_keeps_the_order_of_the_request(server: mock.MockServer, path: str, body: dict[str, Any]) -> None:
-    status, answer = call(server, path, body)
-    assert status == 200
-    assert answer.keys() == {"id", "object", "created", "model", "data", "usage"}
-    assert [(item["index"], item["object"], item["score"]) for item in answer["data"]] == [(0, "score", 0.0), (1, "score", pytest.approx(0.95))]
+# -- scores
 
 
 @pytest.mark.parametrize(
@@ -111,178 +100,326 @@ def test_a_score_keeps_the_order_of_the_request(server: mock.MockServer, path: s
     ],
 )
 def test_shared_words_and_characters_make_a_document_relevant(query: str, better: str, worse: str) -> None:
-    assert 1 >= mock.score(query, better) > mock.score(query, worse) >= 0
+    asked = list(mock.terms(query))
+    assert 1 >= mock.score(asked, mock.terms(better)) > mock.score(asked, mock.terms(worse)) >= 0
 
 
 def test_scores_lie_between_zero_and_one() -> None:
-    assert mock.score("same words", "same words") == 1
-    assert mock.score("", "x") == mock.score("x", "") == mock.score("?!", "x") == 0
+    assert mock.score(["same", "words"], ["words", "same"]) == 1
+    assert mock.score([], ["x"]) == mock.score(["x"], []) == mock.score(mock.terms("?!"), ["x"]) == 0
+    assert mock.score(["a", "b"], ["a", "c", "d", "e"]) == pytest.approx(0.9 / 2 + 0.1 / 4)
 
 
-ERROR_KEYS = ["message", "type", "param", "code"]
+def test_terms_stand_for_tokens_and_a_cut_document_scores_by_what_is_left() -> None:
+    prompts = mock.MockEngine(max_model_len=100).prompts("one two", "beijing", ["capital city beijing", "word " * 500, ""])
+    assert (prompts.query, prompts.shared, prompts.tail, list(prompts.documents)) == (1, 3, 0, [3, 101, 0])
+    whole, cut, empty = asyncio.run(mock.MockEngine(100).score([prompts.prompt(0, 3), prompts.prompt(0, 2), prompts.prompt(2, 0)]))
+    assert whole > cut == empty == 0
 
 
-@pytest.mark.parametrize(
-    ("body", "status", "kind", "param", "message"),
-    [
-        ({"query": "a", "documents": []}, 400, "BadRequestError", None, "At least one text_pair element must be given"),
-        ({"documents": ["b"]}, 400, "Bad Request", "body.query", "Field required"),
-        ({"query": "a"}, 400, "Bad Request", "body.documents", "Field required"),
-        ({"query": "a", "documents": ["x"], "model": "nope"}, 404, "NotFoundError", None, "The model `nope` does not exist."),
-        ({"query": "a", "documents": ["x"], "top_n": -1}, 400, "Bad Request", "body.top_n", "greater than or equal to 0"),
-        ({"query": "a", "documents": ["x"], "top_n": [1]}, 400, "Bad Request", "body.top_n", "valid integer"),
-        ({"query": 5, "documents": ["x"]}, 400, "Bad Request", "body.query", "valid string"),
-        ({"query": ["a", "b"], "documents": ["x"]}, 400, "Bad Request", "body.query", "valid string"),
-        ({"query": "a", "documents": ["x", 7]}, 400, "Bad Request", "body.documents", "valid string"),
-        ([], 400, "Bad Request", "body", "valid dictionary"),
-    ],
-)
-def test_a_wrong_request_gets_vllms_error(server: mock.MockServer, body: Any, status: int, kind: str, param: str | None, message: str) -> None:
-    got, answer = call(server, "/v1/rerank", body)
-    error = answer["error"]
-    assert (got, list(error), error["type"], error["param"], error["code"]) == (status, ERROR_KEYS, kind, param, status)
-    assert message in error["message"]
+def test_a_stall_of_the_machine_cuts_no_document(guard: Guard) -> None:
+    guard.scheduler.speed.learn(10, 1.0)
+    assert guard.scheduler.speed.tokens_per_second * OPTIONS.deadline_seconds > 200 * OPTIONS.max_documents
 
 
-@pytest.mark.parametrize(
-    ("raw", "headers", "status"),
-    [
-        (b"{nope", {}, 400),
-        (b"", {}, 400),
-        (b"[" * 100_000, {}, 400),
-        (b"{}", {"Content_Type": "text/plain"}, 400),
-        (b"\xff\xfe", {}, 400),
-        (b"{}", {"Content_Length": str(mock.BODY_LIMIT_BYTES + 1)}, 413),
-        (b"{}", {"Content_Length": "-1"}, 411),
-        (b"{}", {"Transfer_Encoding": "chunked"}, 411),
-    ],
-)
-def test_a_body_that_is_no_json_object_of_a_bearable_size_is_refused(
-    server: mock.MockServer, raw: bytes, headers: dict[str, str], status: int
-) -> None:
-    if "Transfer_Encoding" in headers:
-        raw = b"2\r\n{}\r\n0\r\n\r\n"
-    got, answer = call(server, "/v1/rerank", raw=raw, **headers)
-    assert (got, answer["error"]["code"]) == (status, status)
+# -- HTTP/1.1
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nope", 404), ("POST", "/nope", 404), ("GET", "/v1/rerank", 405), ("POST", "/health", 405)]
-)
-def test_an_unknown_route_gets_the_frameworks_answer(server: mock.MockServer, method: str, path: str, status: int) -> None:
-    got, answer = call(server, path, raw=b"{}" if method == "POST" else None, method=method)
-    assert (got, answer) == (status, {"detail": "Not Found" if status == 404 else "Method Not Allowed"})
-
-
-def test_models_version_metrics_and_health_answer(server: mock.MockServer) -> None:
-    assert call(server, "/health") == (200, "")
-    assert call(server, "/version")[1]["version"].startswith("0.32.0")
-    status, answer = call(server, "/v1/models")
-    assert (status, answer["object"], [model["id"] for model in answer["data"]]) == (200, "list", list(NAMES))
-    assert answer["data"][0].keys() == {"id", "object", "created", "owned_by", "root", "parent", "max_model_len", "permission"}
-    call(server, "/nope")
-    assert server.drain(5)
-    status, text = call(server, "/metrics")
-    assert 'http_requests_total{handler="/v1/models",method="GET",status="2xx"} 1.0\n' in text
-    assert 'http_requests_total{handler="none",method="GET",status="4xx"} 1.0\n' in text
-
-
-@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score", "/v1/models", "/version", "/metrics", "/nope"])
-def test_a_key_guards_every_route_but_health(locked: mock.MockServer, path: str) -> None:
-    body = {"query": "a", "documents": ["a"], "text_1": "a", "text_2": "a"} if path.endswith(("rerank", "score")) else None
-    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "one"}):
-        assert call(locked, path, body, **headers) == (401, {"error": "Unauthorized"})
-    for key in ("one", "two"):
-        assert call(locked, path, body, Authorization=f"Bearer {key}")[0] == (404 if path == "/nope" else 200)
-    assert call(locked, "/health") == (200, "")
-
-
-def test_one_connection_carries_many_requests_and_a_refused_body_is_not_read_as_a_request(server: mock.MockServer) -> None:
-    connection = http.client.HTTPConnection(*server.server_address[:2], timeout=10)
+def test_one_connection_carries_many_requests_also_when_they_come_at_once(wire: Wire) -> None:
+    request = HEAD + b"Content-Length: %d\r\n\r\n" % len(CALL) + CALL
     for _ in range(3):
-        connection.request("POST", "/v1/rerank", json.dumps({"query": "a", "documents": ["a"]}), {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        assert (answer.version, answer.status, answer.getheader("Connection")) == (11, 200, None)
-        answer.read()
-    connection.request("POST", "/nope", b"GET /v1/models HTTP/1.1\r\n\r\n")
-    answer = connection.getresponse()
-    answer.read()
-    assert (answer.status, answer.getheader("Connection")) == (404, "close")
-    connection.close()
+        wire.say(request)
+        status, headers, body = wire.answer()
+        assert (status, headers.get("connection")) == (200, None)
+        assert json.loads(body)["results"][0]["index"] == 1
+    wire.say(request + b"GET /version HTTP/1.1\r\n\r\n\r\n" + request)
+    assert [wire.answer()[0] for _ in range(3)] == [200, 200, 200]
 
 
-def test_a_client_that_leaves_does_not_stop_the_server(server: mock.MockServer) -> None:
-    with socket.create_connection(server.server_address[:2], 5) as connection:
-        connection.sendall(b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
-    assert call(server, "/health") == (200, "")
+def test_the_client_may_ask_to_close_and_an_old_one_need_not(address: tuple[str, int]) -> None:
+    for request in (b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n", b"GET /health HTTP/1.0\r\n\r\n"):
+        with Wire(address) as wire:
+            wire.say(request)
+            status, headers, _ = wire.answer()
+            assert (status, headers["connection"], wire.answer()[0]) == (200, "close", 0)
+    with Wire(address) as wire:
+        wire.say(b"GET /health HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n" * 2)
+        assert [wire.answer()[0], wire.answer()[0]] == [200, 200]
 
 
-def test_the_health_check_is_well_with_a_well_server(locked: mock.MockServer) -> None:
-    assert health.check(locked.server_address[:2]) == ""
+@pytest.mark.parametrize("pieces", [[CALL], [CALL[:1], CALL[1:40], CALL[40:]], [bytes([byte]) for byte in CALL]])
+def test_a_body_in_chunks_is_one_body(wire: Wire, pieces: Sequence[bytes]) -> None:
+    chunks = b"".join(b"%X;ext=1\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    for _ in range(2):
+        wire.say(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\nTrailer: x\r\n\r\n")
+        status, _, body = wire.answer()
+        assert (status, json.loads(body)["results"][0]["index"]) == (200, 1)
 
 
-def start(*argv: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "serving", "mock", "--host", "127.0.0.1", "--port", "0", "--served-model-name", "m", *argv],
-        cwd=ROOT,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def test_a_client_that_waits_to_be_told_sends_its_body_when_it_is_wanted(wire: Wire) -> None:
+    wire.say(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(CALL))
+    assert wire.answer()[0] == 100
+    wire.say(CALL)
+    assert wire.answer()[0] == 200
+    wire.say(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % (OPTIONS.max_body_bytes + 1))
+    assert wire.answer()[0] == 413
+
+
+def test_an_answer_to_head_has_no_body(wire: Wire) -> None:
+    wire.say(b"HEAD /health HTTP/1.1\r\n\r\n")
+    status, headers, _ = wire.answer(bare=True)
+    assert status == 405
+    assert int(headers["content-length"]) > 0
+    wire.say(b"GET /health HTTP/1.1\r\n\r\n")
+    assert wire.answer()[0] == 200
+
+
+def test_the_body_of_a_refused_request_is_not_read_as_a_request(wire: Wire) -> None:
+    inner = b"GET /v1/models HTTP/1.1\r\n\r\n"
+    wire.say(b"POST /nope HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(inner) + inner)
+    status, headers, _ = wire.answer()
+    assert (status, headers["connection"]) == (404, "close")
+    assert wire.answer()[0] == 0
+
+
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+def test_a_body_beyond_the_limit_is_refused_while_it_comes_and_the_client_still_reads_why(wire: Wire, guard: Guard, framing: str) -> None:
+    size = 20 * OPTIONS.max_body_bytes
+    piece = b"x" * (64 << 10)
+    wire.say(HEAD + (b"Content-Length: %d\r\n\r\n" % size if framing == "length" else b"Transfer-Encoding: chunked\r\n\r\n"))
+    for _ in range(size // len(piece)):  # more than the kernel would hold: the server takes it, and drops it
+        wire.say(piece if framing == "length" else b"%x\r\n%b\r\n" % (len(piece), piece))
+    status, headers, body = wire.answer()
+    assert (status, headers["connection"], json.loads(body)["error"]["code"]) == (413, "close", 413)
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET\r\n\r\n", 400),
+        (b"GET /health HTTP/2.0\r\n\r\n", 400),
+        (b"GET /he alth HTTP/1.1\r\n\r\n", 400),
+        (b"GET /\xff HTTP/1.1\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nno colon\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nName : x\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nX: y\r\n folded\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nX: \x00\r\n\r\n", 400),
+        (b"GET /" + b"a" * 200_000, 431),
+        (b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, 431),
+        (HEAD + b"Content-Length: -1\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 1e3\r\n\r\n", 400),
+        (HEAD + b"Content-Length: " + b"9" * 5_000 + b"\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: gzip\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{}\r\n0\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"T: x\r\n" * 200, 431),
+    ],
+    ids=lambda given: ascii(given[-40:]) if isinstance(given, bytes) else str(given),
+)
+def test_what_is_no_http_gets_an_error_and_an_end(wire: Wire, address: tuple[str, int], data: bytes, status: int) -> None:
+    wire.say(data)
+    got, headers, body = wire.answer()
+    assert (got, headers["connection"]) == (status, "close")
+    assert json.loads(body)["error"]["code"] == status
+    assert wire.answer()[0] == 0
+    assert health.check(address) == ""
+
+
+@pytest.mark.parametrize("data", [b"", b"POST", HEAD, HEAD + b"Content-Length: 100\r\n\r\n{", HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n{"])
+def test_a_client_that_leaves_in_the_middle_does_no_harm(guard: Guard, address: tuple[str, int], data: bytes) -> None:
+    with Wire(address) as wire:
+        wire.say(data)
+    assert health.check(address) == ""
+    eventually(lambda: guard.calls == 0)
+
+
+class Slow(mock.MockEngine):
+    """Scores nothing until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__(2048)
+        self.begun, self.ended, self.go = threading.Event(), threading.Event(), threading.Event()
+
+    async def score(self, prompts: Sequence[object]) -> list[float]:
+        self.begun.set()
+        try:
+            while not self.go.is_set():
+                await asyncio.sleep(0.005)
+        finally:
+            self.ended.set()
+        return await super().score(prompts)
+
+
+@pytest.fixture
+def slow(guard: Guard) -> Slow:
+    made = Slow()
+    guard.scheduler.engine = guard.engine = made
+    guard.vitals.proven, guard.vitals.reason = True, ""  # its golden set would wait as well
+    return made
+
+
+def test_the_work_stops_when_the_client_hangs_up(slow: Slow, guard: Guard, address: tuple[str, int]) -> None:
+    with Wire(address) as wire:
+        wire.say(HEAD + b"Content-Length: %d\r\n\r\n" % len(CALL) + CALL)
+        assert slow.begun.wait(10)
+        assert not slow.ended.is_set()
+    assert slow.ended.wait(10)
+    eventually(lambda: guard.calls == 0)
+    assert "reranker_hangups_total 1\n" in guard.metrics.text()
+
+
+def test_a_client_that_sends_the_next_request_early_has_not_hung_up(slow: Slow, wire: Wire) -> None:
+    wire.say(HEAD + b"Content-Length: %d\r\n\r\n" % len(CALL) + CALL + b"GET /health HTTP/1.1\r\n\r\n")
+    assert slow.begun.wait(10)
+    slow.go.set()
+    assert [wire.answer()[0], wire.answer()[0]] == [200, 200]
+
+
+def test_an_app_that_fails_is_500_and_the_server_goes_on(capfd: pytest.CaptureFixture[str]) -> None:
+    async def failing(scope: Message, receive: Receive, send: Send) -> None:
+        raise RuntimeError("on purpose")
+
+    with asgi.running(failing) as address:
+        for _ in range(2):
+            with Wire(address) as wire:
+                wire.say(b"GET / HTTP/1.1\r\n\r\n")
+                assert (wire.answer()[0], wire.answer()[0]) == (500, 0)
+    assert "on purpose" in capfd.readouterr().err
+
+
+# -- the end
+
+
+def test_a_stop_lets_a_running_answer_end(slow: Slow, guard: Guard) -> None:
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(contextlib.ExitStack())
+        wire = stack.enter_context(Wire(server.enter_context(asgi.running(guard))))
+        wire.say(HEAD + b"Content-Length: %d\r\n\r\n" % len(CALL) + CALL)
+        assert slow.begun.wait(10)
+        threading.Timer(0.1, slow.go.set).start()
+        server.close()  # waits for the server's end
+        status, headers, _ = wire.answer()
+        assert (status, headers["connection"]) == (200, "close")
+
+
+def test_a_stop_does_not_wait_for_ever(slow: Slow, guard: Guard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mock, "STOP_SECONDS", 0.05)
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(contextlib.ExitStack())
+        wire = stack.enter_context(Wire(server.enter_context(asgi.running(guard))))
+        wire.say(HEAD + b"Content-Length: %d\r\n\r\n" % len(CALL) + CALL)
+        assert slow.begun.wait(10)
+        server.close()
+        with contextlib.suppress(ConnectionError):
+            assert wire.answer()[0] == 0
+    assert slow.ended.is_set()
+
+
+# -- the command
+
+
+def start(**changed: str) -> "subprocess.Popen[str]":
+    """The mock as a process of its own, on a free port; changed: arguments, e.g. api_key_file="/x"."""
+    given = ARGUMENTS | {"--host": "127.0.0.1", "--port": "0"} | {f"--{name.replace('_', '-')}": value for name, value in changed.items()}
+    argv = [item for pair in given.items() for item in pair]
+    return subprocess.Popen([sys.executable, "-m", "serving", "mock", *argv], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+@contextlib.contextmanager
+def started(**changed: str) -> Iterator[tuple["subprocess.Popen[str]", dict[str, Any], tuple[str, int]]]:
+    """The process, what it said first, and its address."""
+    process = start(**changed)
+    try:
+        assert process.stdout is not None
+        said = json.loads(process.stdout.readline())
+        host, port = said["listening"].split(":")
+        yield process, said, (host, int(port))
+    finally:
+        process.kill()
+        process.communicate(timeout=15)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_mock_with_status_0_although_a_client_is_connected(number: signal.Signals) -> None:
-    process = start()
-    try:
-        assert process.stdout is not None
-        host, port = json.loads(process.stdout.readline())["listening"].split(":")
-        with socket.create_connection((host, int(port)), 5):
-            process.send_signal(number)
-            assert process.wait(15) == 0
-        assert json.loads(process.stdout.readline()) == {"mock": "stopped", "running": 0}
-    finally:
-        process.kill()
-        process.communicate()
+    with started() as (process, _, address), Wire(address):
+        process.send_signal(number)
+        out, err = process.communicate(timeout=mock.STOP_SECONDS - 2)  # there is no answer to wait for
+        assert process.returncode == 0
+        assert json.loads(out.splitlines()[-1]) == {"mock": "stopped", "running": 0}
+        assert err == ""
 
 
-def test_a_stop_waits_for_running_answers(server: mock.MockServer) -> None:
-    server.begin()
-    assert server.drain(0.01) is False
-    threading.Timer(0.05, server.end, ("/v1/rerank", "POST", 200)).start()
-    assert server.drain(10) is True
+def test_it_is_healthy_right_after_its_start_though_it_bears_a_models_name_and_says_that_its_bands_were_left_out() -> None:
+    with started(served_model_name="qwen3-reranker-0.6b", golden="on") as (_, said, address):
+        assert said["mock"] == ["qwen3-reranker-0.6b"]
+        eventually(lambda: health.check(address) == "", seconds=5)
+        with Wire(address) as wire:
+            wire.say(b"GET /health HTTP/1.1\r\n\r\n")
+            status, _, body = wire.answer()
+        assert (status, json.loads(body)["status"]) == (200, "healthy")
+        assert any("bands" in sentence for sentence in json.loads(body)["skipped"])
 
 
-def test_the_mock_reads_its_keys_from_the_file_and_shows_none(tmp_path: Path) -> None:
+def test_it_reads_its_keys_from_the_file_and_shows_none(tmp_path: Path) -> None:
     (tmp_path / "api_keys").write_text("s3cret-key\n")
-    process = start("--api-key-file", str(tmp_path / "api_keys"))
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        host, port = json.loads(line)["listening"].split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=10)
-        connection.request("GET", "/v1/models", headers={"Authorization": "Bearer s3cret-key"})
-        assert connection.getresponse().status == 200
-        connection.close()
-        assert json.loads(line)["key"] is True
-        assert "s3cret" not in line
-    finally:
+    with started(api_key_file=str(tmp_path / "api_keys")) as (process, said, address):
+        assert said["key"] is True
+        with Wire(address) as wire:
+            wire.say(b"GET /v1/models HTTP/1.1\r\nAuthorization: Bearer s3cret-key\r\n\r\nGET /v1/models HTTP/1.1\r\n\r\n")
+            assert [wire.answer()[0], wire.answer()[0]] == [200, 401]
         process.terminate()
         out, err = process.communicate(timeout=15)
-    assert "s3cret" not in out + err
+    assert "s3cret" not in json.dumps(said) + out + err
 
 
-def test_a_missing_key_file_ends_the_mock_in_one_sentence() -> None:
-    process = start("--api-key-file", "/nowhere/keys")
+def test_a_missing_key_file_ends_it_in_one_sentence() -> None:
+    process = start(api_key_file="/nowhere/keys")
     out, err = process.communicate(timeout=15)
     assert (process.returncode, out) == (1, "")
     assert "The API key file /nowhere/keys cannot be read" in err
     assert err.count("\n") == 1
 
 
-def test_a_busy_port_ends_the_mock_in_one_sentence(server: mock.MockServer) -> None:
-    process = start("--port", str(server.server_address[1]))
+def test_a_busy_port_ends_it_in_one_sentence(address: tuple[str, int]) -> None:
+    process = start(port=str(address[1]))
     _, err = process.communicate(timeout=15)
     assert process.returncode == 1
-    assert "cannot listen on 127.0.0.1" in err
+    assert f"cannot listen on 127.0.0.1:{address[1]}" in err
+    assert "in use" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["--instruction", "--max-model-len", "--deadline-seconds", "--max-body-mib", "--golden", "--served-model-name"])
+def test_it_takes_the_guards_arguments_as_the_launcher_does_and_needs_each(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [item for key, value in ARGUMENTS.items() if key != name for item in (key, value)]
+    with pytest.raises(SystemExit) as ended:
+        mock.main(argv)
+    assert ended.value.code == 2
+    assert name in capsys.readouterr().err
+
+
+def test_its_arguments_become_the_guards_options(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[GuardOptions, str, int]] = []
+    monkeypatch.setattr(mock, "run", lambda options, host, port: seen.append((options, host, port)) or 0)
+    assert mock.main([item for pair in ARGUMENTS.items() for item in pair]) == 0
+    ((options, host, port),) = seen
+    assert (host, port, options.served_model_names, options.max_body_bytes, options.deadline_seconds) == ("0.0.0.0", 8000, ("m",), 2 << 20, 25.0)
+
+
+def test_it_needs_nothing_but_the_standard_library() -> None:
+    # -S: no site-packages, as in an image of Python alone
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import serving.mock, sys; print(sorted(m.partition('.')[0] for m in sys.modules))"],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"]},
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
+    names = set(eval(done.stdout)) - set(sys.stdlib_module_names)
+    assert names <= {"serving", "__main__"}

@@ -1,0 +1,88 @@
+"""One container of the serving image as the stack starts it, by hand: for what the stack would not do itself (a template changed by hand, an engine killed)."""
+
+import json
+import secrets
+import time
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import plan
+from tests.support import contract
+from tests.support.engine import docker, inspect
+from tests.unit.builders import a_settings
+
+HEALTHY_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Served:
+    """A running container; `url` is published on loopback."""
+
+    name: str
+    url: str
+    service: contract.Service
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of /health; (0, {}) where nothing answers."""
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=10) as answer:
+                return answer.status, json.loads(answer.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+        except (OSError, ValueError):
+            return 0, {}
+
+    def settled(self, seconds: float = HEALTHY_SECONDS) -> tuple[int, dict[str, Any]]:
+        """What /health says once the golden set was scored; (0, {}) where the container ended before."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            status, body = self.health()
+            if status == 200 or (status == 503 and body["status"] == "unhealthy"):
+                return status, body
+            if status == 0 and inspect(self.name)["State"]["Status"] == "exited":
+                return 0, {}
+            time.sleep(1)
+        raise AssertionError(f"never settled:\n{self.log()[-3000:]}")
+
+    def log(self) -> str:
+        return docker("logs", self.name)
+
+    def http(self, timeout: float = contract.TIMEOUT_SECONDS) -> contract.Http:
+        return contract.Http(self.url, timeout)
+
+
+@contextmanager
+def served(image: str, model: Path, *, slug: str, over: Mapping[Path, str] | None = None, restart: str = "no", **dials: Any) -> Iterator[Served]:
+    """`over`: files put over those of the image; `dials`: keys of Pulumi.yaml. Gone afterwards."""
+    settings = a_settings(modelSource="directory", modelPath=str(model), model=f"example/{slug}", **dials)
+    name = f"rrt-{secrets.token_hex(4)}-served"
+    mounts = ["-v", f"{model}:/models/{slug}:ro", "-v", "/var/lib/reranker"]
+    for path, target in (over or {}).items():
+        mounts += ["-v", f"{path}:{target}:ro"]
+    memory = f"{settings.memory_gib}g"
+    try:
+        docker(
+            "run", "-d", "--name", name, "--label", f"io.ragflow-reranker.test={name}", "--restart", restart, "--init", "--user", "2000:2000", "--read-only",
+            "--tmpfs", "/tmp:rw,nosuid,nodev,size=1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--cpus", str(settings.cpus),
+            "--memory", memory, "--memory-swap", memory, "--shm-size", f"{settings.shm_gib}g", "-p", "127.0.0.1::8000", *mounts, image, *plan.arguments(settings),
+        )  # fmt: skip
+        port = docker("port", name, "8000/tcp").strip().rsplit(":", 1)[1]
+        url = f"http://127.0.0.1:{port}"
+        yield Served(
+            name=name,
+            url=url,
+            service=contract.Service(
+                ask=contract.Http(url),
+                names=(slug, f"/models/{slug}"),
+                max_model_len=settings.max_model_len,
+                max_documents=settings.max_documents,
+                max_query_tokens=settings.max_query_tokens,
+                max_body_bytes=settings.max_body_mib << 20,
+            ),
+        )
+    finally:
+        docker("rm", "-f", "-v", name, check=False)

@@ -1,0 +1,101 @@
+"""The contract of every backend, held by the mock: the same guard, without a model."""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from serving import health, mock
+from serving.options import GuardOptions
+from tests.support import asgi
+
+pytest.register_assert_rewrite("tests.support.contract")
+from tests.support import contract  # noqa: E402
+
+OPTIONS = GuardOptions(
+    model="",
+    served_model_names=("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b"),
+    instruction="Given a web search query, retrieve relevant passages that answer the query",
+    max_model_len=2048,
+    tokens_per_pass=mock.TOKENS_PER_PASS,
+    api_key_file="",
+    deadline_seconds=25.0,
+    min_document_tokens=64,
+    max_query_tokens=512,
+    max_documents=200,
+    max_body_bytes=2 << 20,
+    cache_entries=5_000,
+    golden=True,
+)
+KEYS = ("first-s3cret", "second-s3cret")
+FUZZED = 1_500
+
+
+def service(address: tuple[str, int], *keys: str) -> contract.Service:
+    return contract.Service(
+        ask=contract.Http("http://{}:{}".format(*address)),
+        names=OPTIONS.served_model_names,
+        max_model_len=OPTIONS.max_model_len,
+        max_documents=OPTIONS.max_documents,
+        max_query_tokens=OPTIONS.max_query_tokens,
+        max_body_bytes=OPTIONS.max_body_bytes,
+        keys=keys,
+    )
+
+
+@contextlib.contextmanager
+def healthy(options: GuardOptions) -> Iterator[tuple[str, int]]:
+    """Where the mock is served, once it is well: after a start it is not, for a moment."""
+    with asgi.running(mock.build(options)) as found:
+        for _ in range(1_000):
+            if health.check(found) == "":
+                break
+            time.sleep(0.01)
+        yield found
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    with healthy(OPTIONS) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, int]]:
+    file: Path = tmp_path_factory.mktemp("key") / "api_keys"
+    file.write_text("".join(f"{key}\n" for key in KEYS))
+    with healthy(dataclasses.replace(OPTIONS, api_key_file=str(file))) as found:
+        yield found
+
+
+class TestOpen(contract.Contract):
+    @pytest.fixture
+    def service(self, address: tuple[str, int]) -> Iterator[contract.Service]:
+        asked = service(address)
+        yield asked
+        asked.ask.close()
+
+
+class TestWithKeys(contract.Contract, contract.KeyContract):
+    @pytest.fixture
+    def service(self, locked: tuple[str, int]) -> Iterator[contract.Service]:
+        asked = service(locked, *KEYS)
+        yield asked
+        asked.ask.close()
+
+
+@pytest.mark.parametrize("keys", [(), KEYS], ids=["open", "with keys"])
+def test_malformed_requests_get_4xx_and_the_next_call_is_answered(request: pytest.FixtureRequest, keys: tuple[str, ...]) -> None:
+    place = request.getfixturevalue("locked" if keys else "address")
+    asked = service(place, *keys)
+    fuzzed = contract.fuzz(lambda: contract.Http("http://{}:{}".format(*place), timeout=20), FUZZED, seed=4, authorized=asked.authorized)
+    assert not fuzzed.faults, "\n".join(fuzzed.faults[:20])
+    assert fuzzed.statuses.total() == FUZZED
+    # Else it did not reach what it is meant to try.
+    assert fuzzed.statuses[400] > FUZZED / 3
+    assert min(fuzzed.statuses[status] for status in (200, 404, 405)) > FUZZED / 200
+    contract.assert_serves(asked)
+    asked.ask.close()
