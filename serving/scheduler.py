@@ -14,8 +14,8 @@ from serving.engine import Engine, EngineError, Prompts
 from serving.planner import plan, share
 from serving.speed import Speed
 
-CHUNK_SECONDS = 1.0
-LEAST_CHUNK_TOKENS = 192  # smaller pieces read all weights for little work
+CHUNK_SECONDS = 1.0  # or what the engine takes in one pass, if that is less
+LEAST_CHUNK_TOKENS = 256  # smaller pieces read all weights for little work
 DEPTH = 2  # chunks in the engine: one computing, one waiting, so that it never idles between them
 SAFETY = 0.98  # share of the learned speed that a plan counts on
 SPARE_SECONDS = 0.5  # of each call, not planned: a machine that stutters loses a chunk otherwise

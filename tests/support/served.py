@@ -12,7 +12,7 @@ from typing import Any
 
 import plan
 from tests.support import contract
-from tests.support.engine import docker, inspect
+from tests.support.engine import docker, free_port, inspect
 from tests.unit.builders import a_settings
 
 HEALTHY_SECONDS = 300
@@ -64,13 +64,13 @@ def served(image: str, model: Path, *, slug: str, over: Mapping[Path, str] | Non
     for path, target in (over or {}).items():
         mounts += ["-v", f"{path}:{target}:ro"]
     memory = f"{settings.memory_gib}g"
+    port = free_port()  # one that Docker chooses is another after a restart
     try:
         docker(
             "run", "-d", "--name", name, "--label", f"io.ragflow-reranker.test={name}", "--restart", restart, "--init", "--user", "2000:2000", "--read-only",
             "--tmpfs", "/tmp:rw,nosuid,nodev,size=1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--cpus", str(settings.cpus),
-            "--memory", memory, "--memory-swap", memory, "--shm-size", f"{settings.shm_gib}g", "-p", "127.0.0.1::8000", *mounts, image, *plan.arguments(settings),
+            "--memory", memory, "--memory-swap", memory, "--shm-size", f"{settings.shm_gib}g", "-p", f"127.0.0.1:{port}:8000", *mounts, image, *plan.arguments(settings),
         )  # fmt: skip
-        port = docker("port", name, "8000/tcp").strip().rsplit(":", 1)[1]
         url = f"http://127.0.0.1:{port}"
         yield Served(
             name=name,

@@ -16,7 +16,7 @@ from tests.vllm.conftest import MODELS, Laptop, inside
 FUZZED = 10_000
 KNOWN = "qwen3-reranker-0.6b"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8").split()
-SMALL = {"cpus": 2, "memoryGiB": 5}
+SMALL = {"cpus": 2, "memoryGiB": 7}
 
 
 def documents(count: int, words: int, first: str) -> list[str]:
