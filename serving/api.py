@@ -14,6 +14,7 @@ SCORE_PATHS = ("/v1/score", "/score")
 SCORE_FIELDS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
 DEADLINE_HEADER = "x-rerank-deadline-seconds"
 DEADLINE_LIMIT_SECONDS = 3600.0
+HEADER_CHARACTERS = 2000
 
 
 class ApiError(Exception):
@@ -141,14 +142,15 @@ def with_unscored(scored: dict[int, float], count: int) -> list[float]:
 
 
 def ranges(indexes: Sequence[int]) -> str:
-    """Sorted numbers as HTTP writes byte ranges: '3,26-65'."""
+    """Sorted numbers as HTTP writes byte ranges: '3,26-65'. What no header should hold ends in '...'."""
     parts: list[list[int]] = []
     for index in indexes:
         if parts and parts[-1][-1] == index - 1:
             parts[-1][1:] = [index]
         else:
             parts.append([index])
-    return ",".join("-".join(map(str, part)) for part in parts)
+    text = ",".join("-".join(map(str, part)) for part in parts)
+    return text if len(text) <= HEADER_CHARACTERS else text[:HEADER_CHARACTERS].rpartition(",")[0] + ",..."
 
 
 def _no_number(name: str) -> NoReturn:

@@ -137,7 +137,7 @@ class Guard:
         begun = self.clock()
         path, method = scope["path"], scope["method"]
         route = path if path in ROUTES else "none"
-        status = 500
+        status, why = 500, ""
         try:
             self._admit(scope)
             if method == "GET":
@@ -145,9 +145,9 @@ class Guard:
             else:
                 status = await self._post(scope, receive, send, begun)
         except ApiError as error:
-            status = error.status
-            if error.why:
-                self.metrics.count("refused_total", reason=error.why)
+            status, why = error.status, error.why
+            if why:
+                self.metrics.count("refused_total", reason=why)
             await _answer(send, status, {"error": "Unauthorized"} if status == 401 else error.body(), error.headers)
         except Hangup:
             status = 499
@@ -157,6 +157,8 @@ class Guard:
             await _answer(send, 500, ApiError(500, "InternalServerError", "The service failed; its log names the error.").body())
         finally:
             self.metrics.count("requests_total", route=route, status=str(status))
+            if status not in (200, 401) and ROUTES.get(route) == method == "POST":
+                log.info("refused %s", json.dumps({"route": route, "status": status, "why": why, "seconds": round(self.clock() - begun, 3)}))
 
     def _admit(self, scope: Message) -> None:
         path, method = scope["path"], scope["method"]
@@ -278,8 +280,8 @@ class Guard:
             )
         scores = api.with_unscored({place: scored.score for place, scored in outcome.scored.items()}, count)
         tokens = sum(scored.tokens for scored in outcome.scored.values())
-        shape, model = api.rerank_answer if call.rerank else None, self.options.served_model_names[0]
-        answer = shape(call, scores, tokens, model) if shape else api.score_answer(scores, tokens, model)
+        model = self.options.served_model_names[0]
+        answer = api.rerank_answer(call, scores, tokens, model) if call.rerank else api.score_answer(scores, tokens, model)
         return json.dumps(answer, ensure_ascii=False).encode(), self._account(call, outcome, self.clock() - begun, seconds, tokens)
 
     def _account(self, call: Call, outcome: Outcome, took: float, seconds: float, tokens: int) -> list[tuple[str, str]]:

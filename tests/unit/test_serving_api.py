@@ -1,6 +1,7 @@
 """Parts of the rerank API that have more cases than its callers' tests go through."""
 
 import random
+import re
 
 import pytest
 
@@ -12,6 +13,13 @@ from serving.metrics import Metrics
 @pytest.mark.parametrize(("indexes", "written"), [([], ""), ([3], "3"), ([0, 1, 2], "0-2"), ([1, 3, 4, 9], "1,3-4,9")])
 def test_places_are_written_as_ranges(indexes: list[int], written: str) -> None:
     assert api.ranges(indexes) == written
+
+
+def test_places_that_no_header_should_hold_end_in_dots() -> None:
+    written = api.ranges(range(0, 10_000, 2))
+    assert len(written) < 2010
+    assert written.startswith("0,2,4,")
+    assert re.search(r",\d+,\.\.\.$", written)
 
 
 def test_every_unscored_document_is_below_every_scored_one_in_the_callers_order() -> None:

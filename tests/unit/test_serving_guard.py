@@ -356,7 +356,8 @@ async def test_a_fault_of_our_own_is_a_500_in_the_apis_shape_and_no_text_of_the_
         logging.getLogger("reranker").removeHandler(kept)
     assert (answer.status, answer.json()["error"]["code"]) == (500, 500)
     assert b"secret" not in answer.body
-    assert kept.lines == ["guard: a request to /v1/rerank failed with ValueError"]
+    assert kept.lines[0] == "guard: a request to /v1/rerank failed with ValueError"
+    assert "secret" not in "".join(kept.lines)
 
 
 class Wild(virtual.Engine):
@@ -444,9 +445,11 @@ async def test_one_log_line_a_call_and_no_text_of_the_users_in_it() -> None:
     logging.getLogger("reranker").addHandler(kept)
     try:
         await rerank(app, {"query": "secretquery", "documents": ["secretdocument"], "instruction": "secretinstruction"})
+        await rerank(app, b"secretbody")
     finally:
         logging.getLogger("reranker").removeHandler(kept)
-    (line,) = kept.lines
+    (line, refused) = kept.lines
+    assert json.loads(refused.removeprefix("refused ")) == {"route": "/v1/rerank", "status": 400, "why": "", "seconds": 0.0}
     kind, entry = line.split(" ", 1)
     assert kind == "rerank"
     assert json.loads(entry)["scored"] == 1
