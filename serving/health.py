@@ -1,6 +1,6 @@
-"""`health`: asks the server inside this container whether it is well. A bare socket, because http.client alone takes longer to import than to ask."""
+"""`health`: asks the server inside this container whether it is well. A bare socket of the C module: to import more than that takes longer than to ask."""
 
-import socket
+import _socket
 
 ADDRESS = ("127.0.0.1", 8000)
 TIMEOUT_SECONDS = 5.0
@@ -11,20 +11,25 @@ def check(address: tuple[str, int] = ADDRESS, timeout: float = TIMEOUT_SECONDS) 
     """Returns "" where GET /health answers 200 within `timeout` seconds, else the reason: a sentence, or the guard's own answer."""
     host, port = address
     try:
-        with socket.create_connection(address, timeout) as connection:
+        connection = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+        try:
             connection.settimeout(timeout)
+            connection.connect(address)
             connection.sendall(f"GET /health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-            with connection.makefile("rb") as answer:
-                line = answer.readline(200)
-                said = _body(answer.read(ANSWER_BYTES))
+            answer = b""
+            while len(answer) < ANSWER_BYTES and (more := connection.recv(ANSWER_BYTES)):
+                answer += more
+        finally:
+            connection.close()
     except TimeoutError:
         return f"http://{host}:{port}/health did not answer within {timeout:g} s: the server is busy or stuck."
     except OSError as error:
         return f"http://{host}:{port}/health cannot be reached ({error.strerror or error}): the server is still starting, or it has stopped."
+    line, _, rest = answer.partition(b"\n")
     words = line.split()
     if len(words) >= 2 and words[0].startswith(b"HTTP/1.") and words[1] == b"200":
         return ""
-    return said or f"http://{host}:{port}/health answered {line.decode('latin-1').strip()!r} instead of 200: see the container's log."
+    return _body(rest) or f"http://{host}:{port}/health answered {line.decode('latin-1').strip()!r} instead of 200: see the container's log."
 
 
 def _body(rest: bytes) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from serving import keys
 from serving import options as guard_options
-from serving.facts import BadModel, Facts, Machine, Model, check_directory, read_machine, read_model
+from serving.facts import SERVER_MODULES, BadModel, Facts, Machine, Model, check_directory, read_machine, read_model
 from serving.options import GuardOptions
 
 GIB = 1 << 30
@@ -24,8 +24,8 @@ INSTRUCTION_MARK = '"@INSTRUCTION@"'
 MIDDLEWARE = "serving.guard.Guard"  # a name: to import it takes what only vLLM needs
 BLOCK_TOKENS = 32  # a multiple of 32 on a CPU; the smallest shares most of template and query between the documents of a request
 # Measured on two cores, 0.6B, documents of 512 tokens: shorter passes lose more than 3 percent of the tokens per second.
-PASS_TOKENS_PER_THREAD = {"float32": 128, "bfloat16": 512}
-PASS_TOKENS_LEAST, PASS_TOKENS_MOST = 256, 2048
+PASS_TOKENS_PER_THREAD = 512
+PASS_TOKENS_MOST = 2048
 # vLLM's three processes beside weights and KV cache: below this the kernel kills it, with 0.5 GiB more it runs (measured, 0.6B).
 OVERHEAD_BYTES = 2 * GIB
 ORIGINAL, CONVERTED = "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"
@@ -54,6 +54,7 @@ OWN_FLAGS = (
     "--gpu-memory-utilization",
     "--kv-cache-memory-bytes",
     "--middleware",
+    "--distributed-executor-backend",
     "--api-key",
     "--config",
     "--trust-remote-code",
@@ -152,8 +153,6 @@ def decide(facts: Facts, options: Options, template_path: str) -> Plan:
         return str(value)
 
     argv = [
-        "-m",
-        machine.server_module,
         "--model",
         options.model,
         "--served-model-name",
@@ -185,13 +184,18 @@ def decide(facts: Facts, options: Options, template_path: str) -> Plan:
         "on" if options.prefix_caching else "off",
         "template and query are computed once for all documents of a call" if options.prefix_caching else "as configured",
     )
+    module = [machine.server_module]
     if options.device == "gpu":
         tokens, more = _gpu(options, decided)
     else:
-        tokens, more, cpu_env = _cpu(facts, options, decided)
-        env |= cpu_env
+        preload = _preload(machine, options.preload, decided)
+        forks = _forks(machine, preload.get("LD_PRELOAD", machine.preloaded), decided)
+        if forks:
+            module = ["serving.server", *module]
+        tokens, more, cpu_env = _cpu(facts, options, forks, decided)
+        env |= preload | cpu_env
     env[guard_options.VARIABLE] = dataclasses.replace(guard, tokens_per_pass=tokens).to_json()
-    return Plan(argv=(*argv, *more, *options.extra), env=env, decisions=tuple(decisions))
+    return Plan(argv=("-m", *module, *argv, *more, *options.extra), env=env, decisions=tuple(decisions))
 
 
 def _gpu(options: Options, decided: Decide) -> tuple[int, list[str]]:
@@ -220,7 +224,7 @@ def _gpu(options: Options, decided: Decide) -> tuple[int, list[str]]:
     return tokens, argv
 
 
-def _cpu(facts: Facts, options: Options, decided: Decide) -> tuple[int, list[str], dict[str, str]]:
+def _cpu(facts: Facts, options: Options, forks: bool, decided: Decide) -> tuple[int, list[str], dict[str, str]]:
     """(tokens of one pass, more of vLLM's arguments, environment)."""
     machine, model = facts.machine, facts.model
     if machine.architecture in ("x86_64", "amd64") and "avx2" not in machine.cpu_flags:
@@ -251,16 +255,19 @@ def _cpu(facts: Facts, options: Options, decided: Decide) -> tuple[int, list[str
     )
 
     env = {"VLLM_CPU_KVCACHE_SPACE": str(options.kv_cache_gib)}
-    threads, more_env = _threads(machine, options.threads, decided)
-    env |= more_env
-    env |= _preload(machine, options.preload, decided)
+    threads, threads_env = _threads(machine, options.threads, forks, decided)
+    env |= threads_env
 
-    tokens, why = _batched_tokens(options.max_num_batched_tokens, dtype, threads)
+    tokens, why = _batched_tokens(options.max_num_batched_tokens, threads)
     decided("max-num-batched-tokens", tokens, why)
     seqs = decided("max-num-seqs", options.max_num_seqs or 128, "as configured" if options.max_num_seqs else "holds RAGFlow's 64 documents twice")
     # A pass over 2,048 tokens of an 8B model takes a few slow cores longer than vLLM's 300 s, after which it declares the engine dead.
     env["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = "1800"
     argv = ["--dtype", dtype, "--block-size", str(block_tokens), "--max-num-batched-tokens", str(tokens), "--max-num-seqs", seqs]
+    if forks:
+        # One process computes and schedules. vLLM takes "uni" on a CPU only with this variable, which on a server has no other effect.
+        argv += ["--distributed-executor-backend", "uni"]
+        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     return tokens, argv, env
 
 
@@ -299,8 +306,13 @@ def _block_tokens(options: Options, model: Model, dtype: str) -> int:
     return tokens
 
 
-def _threads(machine: Machine, wanted: int, decided: Decide) -> tuple[int, dict[str, str]]:
+def _threads(machine: Machine, wanted: int, forks: bool, decided: Decide) -> tuple[int, dict[str, str]]:
     """(threads, environment): one OpenMP thread for each physical core; none is held back, which on two would halve the speed. `wanted` 0: decide."""
+
+    def openmp(count: int) -> dict[str, str]:
+        # A thread that waits sleeps after 5 ms and lets the clock rise: what vLLM sets where it starts a worker.
+        return {"OMP_NUM_THREADS": str(count), "KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+
     nodes = sorted({cpu.node for cpu in machine.cpus})
     # vLLM puts the memory on the node of its first CPU.
     home = min(machine.cpus, key=lambda cpu: cpu.id).node
@@ -321,10 +333,13 @@ def _threads(machine: Machine, wanted: int, decided: Decide) -> tuple[int, dict[
         # Bound threads of two containers with a quota would both sit on the first cores, the others idle.
         limit = f"the quota is {machine.quota:g} CPUs of {len(machine.cpus)}" if machine.quota is not None else f"{len(numbers)} cores allowed"
         decided("threads", whole, f"{'as configured, ' if wanted else ''}{limit}; the kernel places the threads")
-        return whole, {"VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": str(whole), "KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+        return whole, openmp(whole) | ({} if forks else {"VLLM_CPU_OMP_THREADS_BIND": "nobind"})
     why = f"{len(machine.cpus)} CPUs allowed, one thread for each core" + (f", on NUMA node {home} of {len(nodes)} only" if len(nodes) > 1 else "")
     decided("threads", len(numbers), ("as configured, " if wanted else "") + why)
-    return len(numbers), {"VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, numbers))}
+    bound = ",".join(map(str, numbers))
+    if not forks:
+        return len(numbers), {"VLLM_CPU_OMP_THREADS_BIND": bound}
+    return len(numbers), openmp(len(numbers)) | {"KMP_AFFINITY": f"granularity=fine,explicit,proclist=[{bound}]"}
 
 
 def _preload(machine: Machine, wanted: bool, decided: Decide) -> dict[str, str]:
@@ -339,13 +354,25 @@ def _preload(machine: Machine, wanted: bool, decided: Decide) -> dict[str, str]:
     return {"LD_PRELOAD": decided("preload", libraries, "allocator and OpenMP of the image")}
 
 
-def _batched_tokens(wanted: int, dtype: str, threads: int) -> tuple[int, str]:
+def _forks(machine: Machine, preloaded: str, decided: Decide) -> bool:
+    """Whether the engine is a fork of the API server, which imports vLLM once, not three times one after the other."""
+    # Their names in SERVER_MODULES: the older one has no function to call.
+    if machine.server_module != SERVER_MODULES[0]:
+        decided("processes", "server, engine, worker", f"each starts anew: this vLLM has no {SERVER_MODULES[0]}")
+        return False
+    if "libiomp5" not in preloaded:
+        decided("processes", "server, engine, worker", "each starts anew: without Intel's OpenMP preloaded a fork could hang")
+        return False
+    decided("processes", "server, engine", "the engine is a fork of the server and computes itself: vLLM is imported once, not three times")
+    return True
+
+
+def _batched_tokens(wanted: int, threads: int) -> tuple[int, str]:
     """(tokens of one forward pass, reason). A pass cannot be interrupted, so it is the shortest that keeps the cores as busy as a long one."""
     if wanted:
         return wanted, "as configured"
-    most = PASS_TOKENS_PER_THREAD[dtype] * threads
-    tokens = min(max(1 << (most.bit_length() - 1), PASS_TOKENS_LEAST), PASS_TOKENS_MOST)
-    return tokens, f"in {dtype} {PASS_TOKENS_PER_THREAD[dtype]} for each of {threads} threads keep them busy; a pass cannot be interrupted"
+    tokens = min(PASS_TOKENS_PER_THREAD << (threads.bit_length() - 1), PASS_TOKENS_MOST)
+    return tokens, f"{PASS_TOKENS_PER_THREAD} for each of {threads} threads, {PASS_TOKENS_MOST} at most, keep them busy; a pass cannot be interrupted"
 
 
 def report(options: Options, plan: Plan) -> str:

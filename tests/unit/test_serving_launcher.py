@@ -16,7 +16,7 @@ from serving.options import GuardOptions
 
 GIB = 1 << 30
 ROOT = Path(__file__).parents[2]
-ENTRY = "vllm.entrypoints.openai.api_server"
+ENTRY, NEW_ENTRY = "vllm.entrypoints.openai.api_server", "vllm.entrypoints.launchers.api_server.entry"
 SMALL = Model(
     directory="/models/q",
     architecture="Qwen3ForCausalLM",
@@ -179,10 +179,11 @@ def test_every_core_the_container_has_computes_and_none_is_held_back(
 
 def test_the_whole_command_on_a_two_core_laptop() -> None:
     libraries = (("tcmalloc", "/usr/lib/x/libtcmalloc_minimal.so.4"), ("iomp5", "/venv/lib/libiomp5.so"))
-    got = plan(machine(ZEN4, libraries=libraries))
+    got = plan(machine(ZEN4, libraries=libraries, server_module=NEW_ENTRY))
     assert got.argv == (
         "-m",
-        ENTRY,
+        "serving.server",
+        NEW_ENTRY,
         "--model",
         "/models/q",
         "--served-model-name",
@@ -213,6 +214,8 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "1024",
         "--max-num-seqs",
         "128",
+        "--distributed-executor-backend",
+        "uni",
     )
     assert got.env == {
         "VLLM_NO_USAGE_STATS": "1",
@@ -220,18 +223,23 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
         "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "0,1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": "2",
+        "KMP_AFFINITY": "granularity=fine,explicit,proclist=[0,1]",
+        "KMP_BLOCKTIME": "5",
+        "KMP_TPAUSE": "0",
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
         "RERANKER_GUARD": replace(GUARD, tokens_per_pass=1024).to_json(),
         "LD_PRELOAD": "/usr/lib/x/libtcmalloc_minimal.so.4:/venv/lib/libiomp5.so",
     }
     assert [item.what for item in got.decisions] == [
         "prefix-caching",
+        "preload",
+        "processes",
         "dtype",
         "memory",
         "block-size",
         "threads",
-        "preload",
         "max-num-batched-tokens",
         "max-num-seqs",
     ]
@@ -288,16 +296,13 @@ def test_what_the_image_preloads_already_is_not_preloaded_twice() -> None:
 @pytest.mark.parametrize(
     ("flags", "cpus", "quota", "tokens"),
     [
-        (ZEN3, cores(2), None, 256),
-        (ZEN3, cores(4), None, 512),
-        (ZEN3, cores(6), None, 512),
-        (ZEN3, EIGHT_SMT, None, 1024),
-        (ZEN3, cores(16), 2.0, 256),
-        (ZEN3, cores(16), 0.5, 256),
+        (ZEN3, cores(1), None, 512),
+        (ZEN3, cores(2), None, 1024),
+        (ZEN4, cores(3), None, 1024),
+        (ZEN3, EIGHT_SMT, None, 2048),
+        (ZEN3, cores(16), 2.0, 1024),
+        (ZEN4, cores(16), 0.5, 512),
         (ICE_LAKE, cores(64, threads=2, nodes=2), None, 2048),
-        (ZEN4, cores(1), None, 512),
-        (ZEN4, cores(2), None, 1024),
-        (ZEN4, cores(4), None, 2048),
         (SAPPHIRE_RAPIDS, cores(56, nodes=2), None, 2048),
     ],
 )
@@ -307,9 +312,46 @@ def test_a_forward_pass_is_as_short_as_the_cores_allow(flags: str, cpus: tuple[C
     assert "a pass cannot be interrupted" in next(item.why for item in got.decisions if item.what == "max-num-batched-tokens")
 
 
-def test_a_forward_pass_on_an_arm_guest_follows_the_same_rule() -> None:
-    assert value(plan(machine("fp asimd", "aarch64", cores(4))), "--max-num-batched-tokens") == "512"
-    assert value(plan(machine("fp asimd bf16", "aarch64", cores(2))), "--max-num-batched-tokens") == "1024"
+PRELOADS = (("tcmalloc", "/usr/lib/x/libtcmalloc_minimal.so.4"), ("iomp5", "/venv/lib/libiomp5.so"))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "quota", "env"),
+    [
+        (cores(2), None, {"OMP_NUM_THREADS": "2", "KMP_AFFINITY": "granularity=fine,explicit,proclist=[0,1]"}),
+        (EIGHT_SMT[2:6], None, {"OMP_NUM_THREADS": "4", "KMP_AFFINITY": "granularity=fine,explicit,proclist=[2,3,4,5]"}),
+        (cores(16), 2.0, {"OMP_NUM_THREADS": "2"}),
+    ],
+)
+def test_with_intels_openmp_the_engine_is_a_fork_that_computes_itself(cpus: tuple[Cpu, ...], quota: float | None, env: dict[str, str]) -> None:
+    got = plan(machine(cpus=cpus, quota=quota, libraries=PRELOADS, server_module=NEW_ENTRY))
+    assert got.argv[:3] == ("-m", "serving.server", NEW_ENTRY)
+    assert value(got, "--distributed-executor-backend") == "uni"
+    openmp = {name: text for name, text in got.env.items() if name.startswith(("OMP_", "KMP_", "VLLM_CPU_OMP"))}
+    assert openmp == env | {"KMP_BLOCKTIME": "5", "KMP_TPAUSE": "0"}
+    assert got.env["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"server_module": ENTRY, "libraries": PRELOADS}, "this vLLM has no vllm.entrypoints.launchers.api_server.entry"),
+        ({"server_module": NEW_ENTRY, "libraries": PRELOADS[:1]}, "without Intel's OpenMP preloaded a fork could hang"),
+        ({"server_module": NEW_ENTRY, "preloaded": "/x/libgomp.so.1"}, "without Intel's OpenMP preloaded a fork could hang"),
+    ],
+)
+def test_the_engine_starts_anew_where_a_fork_is_not_known_to_work(changes: dict[str, object], why: str) -> None:
+    got = plan(machine(**changes))
+    assert got.argv[:2] == ("-m", changes["server_module"])
+    assert "VLLM_ENABLE_V1_MULTIPROCESSING" not in got.env
+    assert "--distributed-executor-backend" not in got.argv
+    assert why in next(item.why for item in got.decisions if item.what == "processes")
+
+
+def test_an_image_that_preloads_intels_openmp_itself_forks_also_where_the_stack_preloads_nothing() -> None:
+    got = plan(machine(preloaded="/x/libtcmalloc.so.4:/x/libiomp5.so", server_module=NEW_ENTRY), preload=False)
+    assert got.argv[1] == "serving.server"
+    assert plan(machine(libraries=PRELOADS, server_module=NEW_ENTRY), preload=False).argv[1] == NEW_ENTRY
 
 
 def test_configured_maxima_are_kept() -> None:
@@ -415,7 +457,12 @@ def test_other_extra_arguments_go_to_vllm_as_they_are() -> None:
 
 
 def test_every_flag_that_a_plan_sets_is_refused_as_an_extra_argument() -> None:
-    plans = [plan(api_key_file="/k"), plan(eager=False), plan(device="gpu", gpu_memory_utilization=0.85)]
+    plans = [
+        plan(machine(libraries=PRELOADS, server_module=NEW_ENTRY)),
+        plan(api_key_file="/k"),
+        plan(eager=False),
+        plan(device="gpu", gpu_memory_utilization=0.85),
+    ]
     assert {argument for one in plans for argument in one.argv if argument.startswith("--")} <= set(OWN_FLAGS)
 
 
