@@ -23,7 +23,7 @@ INTERNAL = "http://ragflow-vllm-reranker:8000/v1"
 NAMES = ["--served-model-name", "qwen3-reranker-0.6b", "--served-model-name", "/models/qwen3-reranker-0.6b"]
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 GUARD = [
-    *NAMES, "--instruction", INSTRUCTION, "--max-model-len", "4096", "--deadline-seconds", "25", "--min-document-tokens", "96", "--max-query-tokens", "1024",
+    *NAMES, "--instruction", INSTRUCTION, "--max-model-len", "4096", "--deadline-seconds", "25", "--min-document-tokens", "192", "--max-query-tokens", "1024",
     "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden", "on",
 ]  # fmt: skip
 
