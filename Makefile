@@ -1,10 +1,10 @@
-# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES and TIERS.
+# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, TIERS and BENCH.
 PYTHON ?= python3
-export STACK YES TIERS
+export STACK YES TIERS BENCH
 
-.PHONY: help up preview down setup test demo demo-down lint
+.PHONY: help up preview down setup test demo demo-down lint bench
 help:
 	@$(PYTHON) -m setup
 
-up preview down setup test demo demo-down lint:
+up preview down setup test demo demo-down lint bench:
 	@$(PYTHON) -m setup $@

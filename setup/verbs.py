@@ -1,5 +1,6 @@
 """The verbs behind `make`: what is done, and in which order."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from setup.edge import Edge, Refusal, consent
 TESTS_LIMIT_S = 3 * 3600
 DEMO_LIMIT_S = 3600
 LINT_LIMIT_S = 600
+BENCH_LIMIT_S = 6 * 3600
 KEPT = """What stays on disk:
   the model volume, unless modelKeep is false; shown by docker volume ls --filter label=io.ragflow-reranker.owner
   Docker's images and build cache; freed by docker image prune --all, docker builder prune
@@ -117,6 +119,13 @@ def lint(edge: Edge) -> int:
     return next(filter(None, codes), 0)
 
 
+def bench(edge: Edge) -> int:
+    """make bench: the serving layer's numbers, into bench/figures; BENCH="speed --rounds 3" measures a part, BENCH=--help says which there are."""
+    python = venv.ensure(edge, venv.DEV_LOCK)
+    _adopt(edge, daemon.ensure(edge))
+    return edge.show([str(python), "-m", "bench.serving", *shlex.split(edge.env.get("BENCH", ""))], BENCH_LIMIT_S)
+
+
 def docker_stop(edge: Edge) -> int:
     """docker-stop: ends the dockerd that setup started."""
     daemon.stop(edge)
@@ -132,6 +141,7 @@ VERBS: dict[str, Callable[[Edge], int]] = {
     "demo": demo,
     "demo-down": demo_down,
     "lint": lint,
+    "bench": bench,
     "docker-stop": docker_stop,
 }
 
@@ -140,7 +150,7 @@ def main(argv: Sequence[str], edge: Edge) -> int:
     """Runs one verb; returns its exit code: pulumi's or pytest's own, 1 for a refusal, 2 for no such verb."""
     if len(argv) != 1 or argv[0] not in VERBS:
         lines = [verb.__doc__.splitlines()[0] for verb in VERBS.values() if verb.__doc__]
-        usage = "usage: make [VERB] [STACK=laptop] [YES=1] [TIERS=unit,docker,engine,vllm]\n  " + "\n  ".join(lines)
+        usage = "usage: make [VERB] [STACK=laptop] [YES=1] [TIERS=unit,docker,engine,vllm] [BENCH=speed]\n  " + "\n  ".join(lines)
         (edge.complain if argv else edge.say)(usage)
         return 2 if argv else 0
     try:
@@ -184,4 +194,3 @@ def _demo(edge: Edge, verb: str) -> int:
 def _need_somebody(edge: Edge, verb: str, harmless: str) -> None:
     if not edge.flag("YES") and not edge.terminal():
         raise Refusal(f"{verb} asks before it changes anything, and there is no terminal to ask on: add YES=1, or only look with {harmless}")
-

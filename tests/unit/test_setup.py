@@ -983,6 +983,14 @@ def test_lint_runs_both_tools_and_fails_with_the_first_failure(machine: Machine)
     assert machine.shown == ["python -m ruff check .", "python -m mypy"]
 
 
+def test_the_benchmark_runs_on_the_daemon_that_was_found_with_the_arguments_of_its_variable(machine: Machine) -> None:
+    machine.env["BENCH"] = "speed --rounds 3"
+    machine.codes["bench.serving"] = 5
+    assert main(["bench"], machine) == 5
+    assert machine.shown == ["python -m bench.serving speed --rounds 3"]
+    assert any(line.endswith("requirements-dev.lock") for line in machine.ran)
+
+
 def test_every_make_target_is_a_verb_and_the_usage_names_it(machine: Machine) -> None:
     targets = re.search(r"^\.PHONY: help (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert targets
