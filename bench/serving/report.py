@@ -244,7 +244,7 @@ def plot(results: dict[str, Found]) -> str:
     """The charts as one SVG."""
     drawn, y = [], 10
     for title, lines, goal in bars(results):
-        largest = max([value for _, value, _ in lines] + ([goal] if goal else [])) or 1.0
+        largest = max([value for _, value, _ in lines] + ([goal] if goal else []), default=0.0) or 1.0
         drawn.append(f'<text x="10" y="{y + 14}" font-weight="bold">{escape(title)}</text>')
         top, y = y + 22, y + 22
         for label, value, color in lines:
