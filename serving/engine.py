@@ -42,3 +42,19 @@ class Engine(Protocol):
 
     async def alive(self) -> bool:
         """Whether the engine's processes are there; costs nothing."""
+
+
+class NoEngine:
+    """Stands where an engine cannot be made: who asks is told why, the health check first of all (Engine)."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> Prompts:
+        raise EngineError(self.why)
+
+    async def score(self, prompts: Sequence[object]) -> list[float]:
+        raise EngineError(self.why)
+
+    async def alive(self) -> bool:
+        return True

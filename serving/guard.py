@@ -20,7 +20,7 @@ from typing import Any
 from serving import api, keys
 from serving.api import ApiError, Call, Scored
 from serving.cache import Cache, digest
-from serving.engine import Engine, EngineError, Prompts
+from serving.engine import Engine, EngineError, NoEngine, Prompts
 from serving.metrics import Metrics
 from serving.options import VARIABLE, GuardOptions
 from serving.planner import level
@@ -364,8 +364,7 @@ class Guard:
             except Busy as error:
                 raise ApiError.unavailable(str(error), error.retry_after, "busy") from error
             except EngineError as error:
-                log.error("engine: %s", error)
-                raise ApiError.unavailable(f"{error} It may be starting again: ask again later.", 30, "engine") from error
+                raise _failed(error) from error
             planned = job.planned
             for place, result in job.results.items():
                 item = items[place]
@@ -434,6 +433,8 @@ class Guard:
             raise ApiError.unavailable(
                 "The texts were not tokenized by the deadline; send shorter texts, or allow more time.", 5, "deadline"
             ) from error
+        except EngineError as error:
+            raise _failed(error) from error
 
     async def _beside(self, size: int, work: Callable[[], Any]) -> Any:
         """`work`'s result; large work does not stop the event loop."""
@@ -463,11 +464,20 @@ class Guard:
 def _vllm(app: App, options: GuardOptions) -> Engine:
     # vLLM's image alone has what these need.
     from serving.launcher import TEMPLATE, render_template
-    from serving.prompt import PromptMaker
+    from serving.prompt import BadPrompt, PromptMaker
     from serving.vllm_engine import VllmEngine
 
     template = render_template(TEMPLATE.read_text(encoding="utf-8"), options.instruction)
-    return VllmEngine(app, None, PromptMaker.load(template, Path(options.model), options.max_model_len), options.served_model_names[0])
+    try:
+        maker = PromptMaker.load(template, Path(options.model), options.max_model_len)
+    except BadPrompt as error:  # an end here would be a container that starts again and again, each time for half a minute
+        return NoEngine(str(error))
+    return VllmEngine(app, None, maker, options.served_model_names[0])
+
+
+def _failed(error: EngineError) -> ApiError:
+    log.error("engine: %s", error)
+    return ApiError.unavailable(f"{error} It may be starting again: ask again later.", 30, "engine")
 
 
 def _too_large(limit: int) -> ApiError:

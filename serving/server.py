@@ -9,16 +9,21 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
+from serving import kernels
+
 Answer = TypeVar("Answer")
 
 
-def replace(module: str, name: str, value: object) -> None:
-    """Puts `value` where vLLM 0.32 has the function `name`. A vLLM that has none goes its own way, which is slower and nothing worse."""
-    found = importlib.import_module(module)
-    if hasattr(found, name):
-        setattr(found, name, value)
+def replace(module: str, name: str, value: object, lost: str = "starts more slowly") -> None:
+    """Puts `value` where vLLM 0.32 has the function `name` (Class.method too). A vLLM that has none goes its own way, which is slower and nothing worse."""
+    owner: object = importlib.import_module(module)
+    *classes, last = name.split(".")
+    for part in classes:
+        owner = getattr(owner, part, None)
+    if hasattr(owner, last):
+        setattr(owner, last, value)
     else:
-        print(f"{module} has no {name}: this vLLM starts more slowly.", file=sys.stderr)
+        print(f"{module} has no {name}: this vLLM {lost}.", file=sys.stderr)
 
 
 def here(function: Callable[[], Answer]) -> Answer:
@@ -31,6 +36,7 @@ def prepare() -> None:
     replace("vllm.v1.engine.utils", "get_mp_context", lambda: multiprocessing.get_context("fork"))
     # Looks at the model's class in another process, for CUDA's sake: the first start imported everything twice more.
     replace("vllm.model_executor.models.registry", "_run_in_subprocess", here)
+    replace("vllm.model_executor.layers.layernorm", "RMSNorm.forward_cpu", kernels.norm, "computes more slowly")
     # A signal to the child would be written to the parent's event loop as well.
     os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))
 

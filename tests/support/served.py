@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import subprocess
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -49,7 +50,9 @@ class Served:
         raise AssertionError(f"never settled:\n{self.log()[-3000:]}")
 
     def log(self) -> str:
-        return docker("logs", self.name)
+        """Both streams, in the order in which they came."""
+        done = subprocess.run(["docker", "logs", self.name], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=True)
+        return done.stdout
 
     def http(self, timeout: float = contract.TIMEOUT_SECONDS) -> contract.Http:
         return contract.Http(self.url, timeout)
@@ -65,18 +68,19 @@ def served(image: str, model: Path, *, slug: str, over: Mapping[Path, str] | Non
         mounts += ["-v", f"{path}:{target}:ro"]
     memory = f"{settings.memory_gib}g"
     port = free_port()  # one that Docker chooses is another after a restart
+    url = f"http://127.0.0.1:{port}"
+    ask = contract.Http(url)
     try:
         docker(
             "run", "-d", "--name", name, "--label", f"io.ragflow-reranker.test={name}", "--restart", restart, "--init", "--user", "2000:2000", "--read-only",
             "--tmpfs", "/tmp:rw,nosuid,nodev,size=1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--cpus", str(settings.cpus),
             "--memory", memory, "--memory-swap", memory, "--shm-size", f"{settings.shm_gib}g", "-p", f"127.0.0.1:{port}:8000", *mounts, image, *plan.arguments(settings),
         )  # fmt: skip
-        url = f"http://127.0.0.1:{port}"
         yield Served(
             name=name,
             url=url,
             service=contract.Service(
-                ask=contract.Http(url),
+                ask=ask,
                 names=(slug, f"/models/{slug}"),
                 max_model_len=settings.max_model_len,
                 max_documents=settings.max_documents,
@@ -85,4 +89,5 @@ def served(image: str, model: Path, *, slug: str, over: Mapping[Path, str] | Non
             ),
         )
     finally:
+        ask.close()
         docker("rm", "-f", "-v", name, check=False)

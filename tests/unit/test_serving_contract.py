@@ -6,11 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import cohere
 import pytest
 
 from serving import health, mock
 from serving.options import GuardOptions
-from tests.support import asgi
+from tests.support import asgi, ragflow_client
 
 pytest.register_assert_rewrite("tests.support.contract")
 from tests.support import contract  # noqa: E402
@@ -99,3 +100,17 @@ def test_malformed_requests_get_4xx_and_the_next_call_is_answered(request: pytes
     assert min(fuzzed.statuses[status] for status in (200, 404, 405)) > FUZZED / 200
     contract.assert_serves(asked)
     asked.ask.close()
+
+
+@pytest.mark.parametrize("path", ["", "/", "/v1", "/v1/"])
+def test_ragflows_own_client_reads_the_answer_whatever_the_base_url_ends_with(locked: tuple[str, int], path: str) -> None:
+    url = "http://{}:{}".format(*locked) + path
+    found = ragflow_client.rerank(url, "/models/qwen3-reranker-0.6b", KEYS[1], contract.QUERY, contract.DOCUMENTS)
+    assert sorted(found) == [0, 1, 2]
+    assert max(found, key=lambda place: found[place]) == 1
+    assert list(found.values()) == sorted(found.values(), reverse=True)
+
+
+def test_ragflows_own_client_is_told_that_its_key_is_wrong(locked: tuple[str, int]) -> None:
+    with pytest.raises(cohere.UnauthorizedError):
+        ragflow_client.rerank("http://{}:{}/v1".format(*locked), "qwen3-reranker-0.6b", "wrong", contract.QUERY, contract.DOCUMENTS)

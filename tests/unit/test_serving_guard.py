@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from serving import golden
+from serving.engine import NoEngine
 from serving.guard import ROUTES, Guard
 from serving.vitals import PROBE_AFTER_SECONDS
 from tests.support import virtual
@@ -19,13 +20,14 @@ from tests.support.virtual import OPTIONS, Answer, ask
 RAGFLOW = {"model": "some-reranker", "query": "cats", "documents": [f"{number} " + "cats and dogs " * 170 for number in range(66)]}
 
 
-def guard(engine: virtual.Engine, **changes: Any) -> Guard:
+def guard(engine: virtual.Engine | NoEngine, **changes: Any) -> Guard:
     """A guard that has proven its engine, unless `proven=False`."""
     proven = changes.pop("proven", True)
     options = dataclasses.replace(OPTIONS, **changes)
     made = Guard(virtual.inner, options, engine, threads=virtual.Inline(), clock=asyncio.get_running_loop().time)
     if proven:
         made.vitals.proven, made.vitals.reason = True, ""
+        assert isinstance(engine, virtual.Engine)
         made.scheduler.speed.learn(int(10 * engine.speed), 10)
     return made
 
@@ -582,3 +584,16 @@ async def test_an_idle_engine_that_does_not_answer_its_probe_becomes_unhealthy()
     assert first is not None
     assert second is not None
     assert (first.status, second.status) == (200, 503)
+
+
+@story
+async def test_a_service_whose_prompts_cannot_be_made_is_unhealthy_and_refuses_with_the_reason() -> None:
+    app = guard(NoEngine("The score template must have one space before its document; restore it."), proven=False)
+    await app.vitals.prove()
+    health = await ask(app, "GET", "/health")
+    assert health is not None
+    assert (health.status, health.json()["status"]) == (503, "unhealthy")
+    assert "one space before its document" in health.json()["reason"]
+    answer = await rerank(app)
+    assert answer.status == 503
+    assert "one space before its document" in answer.json()["error"]["message"]

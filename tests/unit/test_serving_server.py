@@ -9,8 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONTEXT = "import multiprocessing\ndef get_mp_context():\n    return multiprocessing.get_context('spawn')\n"
 REGISTRY = "def _run_in_subprocess(function):\n    raise AssertionError('another process')\n"
+NORM = "class RMSNorm:\n    def forward_cpu(self): ...\n"
 SERVER = """
 import json, os, signal, socket, sys, time
+from vllm.model_executor.layers import layernorm
 from vllm.model_executor.models import registry
 from vllm.v1.engine import utils
 
@@ -49,13 +51,14 @@ def main():
             pass
     # SIGCHLD is the parent's own; SIGTERM would be the child's.
     looked = registry._run_in_subprocess(os.getpid) if hasattr(registry, "_run_in_subprocess") else None
-    print(json.dumps({"argv": sys.argv, "pid": os.getpid(), "answer": answer, "noise": signal.SIGTERM in noise, "looked": looked}))
+    print(json.dumps({"argv": sys.argv, "pid": os.getpid(), "answer": answer, "noise": signal.SIGTERM in noise, "looked": looked,
+                      "norm": hasattr(layernorm, "RMSNorm") and layernorm.RMSNorm.forward_cpu.__module__}))
 """
 
 
-def serve(folder: Path, context: str, registry: str) -> tuple[dict[str, object], str]:
+def serve(folder: Path, context: str, registry: str, norm: str) -> tuple[dict[str, object], str]:
     """What the stand-in says when it runs under serving.server, and standard error."""
-    for name, text in {"v1/engine/utils": context, "model_executor/models/registry": registry, "entry": SERVER}.items():
+    for name, text in {"v1/engine/utils": context, "model_executor/models/registry": registry, "model_executor/layers/layernorm": norm, "entry": SERVER}.items():
         path = folder / "vllm" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -72,16 +75,17 @@ def serve(folder: Path, context: str, registry: str) -> tuple[dict[str, object],
 
 
 def test_the_engine_inherits_what_the_server_imported_and_its_signals_stay_its_own(tmp_path: Path) -> None:
-    said, errors = serve(tmp_path, CONTEXT, REGISTRY)
+    said, errors = serve(tmp_path, CONTEXT, REGISTRY, NORM)
     pid = said["pid"]
-    assert said == {"argv": ["vllm.entry", "--port", "8000"], "pid": pid, "answer": ["inherited", pid], "noise": False, "looked": pid}
+    assert said == {"argv": ["vllm.entry", "--port", "8000"], "pid": pid, "answer": ["inherited", pid], "noise": False, "looked": pid, "norm": "serving.kernels"}
     assert errors == ""
 
 
 def test_a_vllm_that_asks_elsewhere_serves_all_the_same(tmp_path: Path) -> None:
-    said, errors = serve(tmp_path, "", "")
+    said, errors = serve(tmp_path, "", "", "")
     assert said["argv"] == ["vllm.entry", "--port", "8000"]
     assert errors.splitlines() == [
         "vllm.v1.engine.utils has no get_mp_context: this vLLM starts more slowly.",
         "vllm.model_executor.models.registry has no _run_in_subprocess: this vLLM starts more slowly.",
+        "vllm.model_executor.layers.layernorm has no RMSNorm.forward_cpu: this vLLM computes more slowly.",
     ]

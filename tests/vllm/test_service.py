@@ -1,20 +1,41 @@
 """What runs inside the container, in the real vLLM: the contract, malformed requests by the thousand, faults, and health that finds a wrong service."""
 
+import http.client
 import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.support import contract
+from tests.support import contract, ragflow_client
 from tests.support.engine import ROOT, docker, inspect, wait_until
 from tests.support.served import Served, served
 from tests.vllm.conftest import MODELS, Laptop, inside
 
 FUZZED = 10_000
+NORM = """
+import json, torch
+from vllm.config import VllmConfig, set_current_vllm_config
+from vllm.model_executor.layers.layernorm import RMSNorm
+from serving import kernels
+found = {}
+for dtype in (torch.float32, torch.bfloat16):
+    torch.set_default_dtype(dtype)
+    with set_current_vllm_config(VllmConfig()):
+        layer = RMSNorm(128, 1e-6)
+    layer.weight.data = torch.rand(128)
+    heads = torch.randn(33, 4096)[:, 512:2560].view(33, 16, 128)
+    rows, residual = torch.randn(2, 33, 128)
+    ours, theirs = kernels.norm(layer, rows.clone(), residual.clone()), layer.forward_native(rows.clone(), residual.clone())
+    pairs = [(kernels.norm(layer, heads), layer.forward_native(heads)), *zip(ours, theirs)]
+    found[str(dtype)] = [kernels._agrees(dtype), max((a.float() - b.float()).abs().max().item() for a, b in pairs)]
+print(json.dumps(found))
+"""
 KNOWN = "qwen3-reranker-0.6b"
+TEMPLATE = "/opt/reranker/serving/qwen3_reranker.jinja"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8").split()
 SMALL = {"cpus": 2, "memoryGiB": 7}
 
@@ -28,6 +49,11 @@ def tiny(laptop: Laptop) -> Iterator[Served]:
     with served(laptop.image, laptop.models / "0", slug="tiny-reranker", restart="unless-stopped", **SMALL) as found:
         assert found.settled()[0] == 200, found.log()
         yield found
+
+
+def test_the_kernel_for_the_norm_gives_what_torchs_operators_give_in_both_dtypes(laptop: Laptop) -> None:
+    found = json.loads(inside(laptop.image, laptop.models, "-c", NORM).splitlines()[-1])
+    assert found == {"torch.float32": [True, pytest.approx(0, abs=1e-5)], "torch.bfloat16": [True, pytest.approx(0, abs=0.05)]}
 
 
 class TestContract(contract.Contract):
@@ -69,18 +95,13 @@ def test_the_engine_killed_under_load_is_an_error_for_its_callers_and_starts_aga
 
     def call(number: int) -> None:
         begun = time.monotonic()
-        try:
-            status = tiny.http(timeout=60)(
-                "POST",
-                "/rerank",
-                json.dumps({"query": f"q{number}", "documents": documents(900, 400, f"{number}")}).encode(),
-                [contract.JSON, contract.UNCUT[0]],
-            ).status
-            answers.append((time.monotonic() - begun, str(status)))
-        except OSError as error:
-            answers.append((time.monotonic() - begun, type(error).__name__))
-        except Exception as error:  # http.client's own
-            answers.append((time.monotonic() - begun, type(error).__name__))
+        body = json.dumps({"query": f"q{number}", "documents": documents(900, 400, f"{number}")}).encode()
+        with closing(tiny.http(timeout=60)) as ask:
+            try:
+                said = str(ask("POST", "/rerank", body, [contract.JSON, contract.UNCUT[0]]).status)
+            except (OSError, http.client.HTTPException) as error:
+                said = type(error).__name__
+        answers.append((time.monotonic() - begun, said))
 
     callers = [threading.Thread(target=call, args=(number,)) for number in range(4)]
     for caller in callers:
@@ -93,6 +114,34 @@ def test_the_engine_killed_under_load_is_an_error_for_its_callers_and_starts_aga
     assert all(status != "200" for _, status in answers), answers
     assert max(seconds for seconds, _ in answers) < 45, answers
     wait_until(lambda: inspect(tiny.name)["RestartCount"] == 1 and tiny.health()[0] == 200, seconds=300, every=1)
+    contract.assert_serves(tiny.service)
+
+
+def test_ragflows_own_client_is_answered_in_its_time_while_four_callers_push(tiny: Served) -> None:
+    over = threading.Event()
+    pushed: list[int] = []
+
+    def push(number: int) -> None:
+        with closing(tiny.http(timeout=60)) as ask:
+            while not over.is_set():
+                body = json.dumps({"query": f"{number} {len(pushed)}", "documents": documents(900, 400, f"{number} {len(pushed)}")}).encode()
+                pushed.append(ask("POST", "/v1/rerank", body, [contract.JSON]).status)
+
+    callers = [threading.Thread(target=push, args=(number,)) for number in range(4)]
+    for caller in callers:
+        caller.start()
+    try:
+        for number, path in enumerate(("", "/v1", "/v1/")):
+            asked = documents(66, 380, f"chunk {number}")
+            found = ragflow_client.rerank(tiny.url + path, tiny.service.names[0], "x", f"what about {number}?", asked)  # raises after RAGFlow's 30 s
+            assert sorted(found) == list(range(66))
+            assert list(found.values()) == sorted(found.values(), reverse=True)
+    finally:
+        over.set()
+        for caller in callers:
+            caller.join(70)
+    assert len(pushed) >= 4
+    assert set(pushed) == {200}
     contract.assert_serves(tiny.service)
 
 
@@ -149,15 +198,18 @@ def test_swapped_overrides_are_unhealthy_and_named(laptop: Laptop, ranking: Path
         assert body["reason"] in found.log()
 
 
-def test_a_template_changed_by_hand_is_unhealthy_or_does_not_start(laptop: Laptop, ranking: Path, tmp_path: Path) -> None:
+def test_a_template_changed_by_hand_is_unhealthy_and_an_empty_one_does_not_start(laptop: Laptop, ranking: Path, tmp_path: Path) -> None:
     original = (ROOT / "serving/qwen3_reranker.jinja").read_text(encoding="utf-8")
     bare = tmp_path / "bare.jinja"
     lines = original.splitlines()
     bare.write_text("\n".join([*lines[:5], "{{- (instruction or stack_instruction) ~ ' ' ~ query ~ ' ' ~ document -}}"]), encoding="utf-8")
     empty = tmp_path / "empty.jinja"
     empty.write_text("", encoding="utf-8")
-    for template in (bare, empty):
-        with served(laptop.image, ranking, slug=KNOWN, over={template: "/opt/reranker/serving/qwen3_reranker.jinja"}, **SMALL) as found:
-            status, body = found.settled()
-            assert status in (0, 503), (template.name, body)
-            assert "template" in (body.get("reason", "") if status else found.log()).splitlines()[-1]
+    with served(laptop.image, ranking, slug=KNOWN, over={bare: TEMPLATE}, **SMALL) as found:
+        status, body = found.settled()
+        assert status == 503
+        assert "score template" in body["reason"]
+        assert body["reason"] in found.log()
+    with served(laptop.image, ranking, slug=KNOWN, over={empty: TEMPLATE}, **SMALL) as found:
+        assert found.settled() == (0, {})
+        assert "score template" in found.log().splitlines()[-1]
