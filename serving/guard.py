@@ -472,7 +472,7 @@ def _vllm(app: App, options: GuardOptions) -> Engine:
         maker = PromptMaker.load(template, Path(options.model), options.max_model_len)
     except BadPrompt as error:  # an end here would be a container that starts again and again, each time for half a minute
         return NoEngine(str(error))
-    return VllmEngine(app, None, maker, options.served_model_names[0])
+    return VllmEngine(app, maker, options.served_model_names[0])
 
 
 def _failed(error: EngineError) -> ApiError:

@@ -21,9 +21,9 @@ ALIVE_SECONDS = 5.0
 class VllmEngine:
     """Scores prompts by POST /classify to `app`, the ASGI app that the middleware wraps (engine.Engine)."""
 
-    def __init__(self, app: App, owner: object, maker: PromptMaker, model: str) -> None:
-        """`owner` is vLLM's FastAPI object: scope["app"] of anything that reaches the middleware, lifespan included. `model` is a served name."""
-        self._app, self._owner, self._maker, self._model = app, owner, maker, model
+    def __init__(self, app: App, maker: PromptMaker, model: str) -> None:
+        """`app` puts vLLM's FastAPI object into the scope (scope["app"] of whatever reached the middleware). `model` is a served name."""
+        self._app, self._maker, self._model = app, maker, model
 
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> TokenPrompts:
         return self._maker.prompts(instruction, query, documents)
@@ -60,7 +60,6 @@ class VllmEngine:
             "client": ("127.0.0.1", 0),
             "server": ("127.0.0.1", 0),
             "state": {},
-            "app": self._owner,
         }
         hung_up = asyncio.Event()
         unread: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]

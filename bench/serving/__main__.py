@@ -52,6 +52,7 @@ def main(argv: list[str]) -> int:
         "start": parts.start,
         "speed": parts.speed,
         "ragflow": parts.ragflow,
+        "avx2": parts.avx2,
         "quality": parts.quality,
         "guard": parts.guard,
     }

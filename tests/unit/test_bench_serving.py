@@ -119,6 +119,13 @@ def test_one_error_or_one_late_answer_misses_the_goal_and_the_real_count_is_told
     assert "a CPU" in written
 
 
+def test_the_stand_in_for_avx2_is_told_as_one_beside_the_format_chosen() -> None:
+    results = {"ragflow": a_ragflow(0, 25.0), "avx2": a_ragflow(1, 31.0)}
+    written = report.table(results)
+    assert written.index("0, 0: met") < written.index("stand-in for an AVX2 guest") < written.index("1, 1: **missed**")
+    assert report.plot(results).count(report.MISSED) == 2
+
+
 def test_the_plot_is_svg_with_a_bar_for_each_number_and_reads_from_json() -> None:
     results = json.loads(json.dumps({"ragflow": a_ragflow(0, 31.0)}))
     root = ET.fromstring(report.plot(results))

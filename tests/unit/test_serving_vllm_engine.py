@@ -43,7 +43,7 @@ def app(handler: Handler) -> App:
 
 
 def engine(handler: Handler, maker: Any = None) -> VllmEngine:
-    return VllmEngine(app(handler), "the owner", maker, "the-model")
+    return VllmEngine(app(handler), maker, "the-model")
 
 
 def answering(status: int, content: bytes) -> VllmEngine:
@@ -63,7 +63,7 @@ def test_it_posts_token_ids_to_classify_and_gives_the_scores_in_order() -> None:
     assert asyncio.run(engine(handler).score([[1, 2], [3], [1, 2]])) == [0.25, 1.0, 0.0]
     [(scope, body)] = seen
     assert body == {"model": "the-model", "input": [[1, 2], [3], [1, 2]]}
-    assert (scope["type"], scope["method"], scope["path"], scope["app"]) == ("http", "POST", "/classify", "the owner")
+    assert (scope["type"], scope["method"], scope["path"]) == ("http", "POST", "/classify")
     assert dict(scope["headers"])[b"content-type"] == b"application/json"
 
 
