@@ -13,31 +13,24 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serving import api, keys
-from serving.api import ApiError, Call, Scored
-from serving.cache import Cache, digest
-from serving.engine import Engine, EngineError, NoEngine, Prompts
+from serving.api import ApiError, Call
+from serving.engine import Engine, NoEngine
 from serving.metrics import Metrics
 from serving.options import VARIABLE, GuardOptions
-from serving.planner import level
-from serving.scheduler import Busy, Item, Scheduler
+from serving.scheduler import Scheduler
+from serving.scorer import Outcome, Scorer
 from serving.vitals import Vitals
 
 HEALTH = "/health"
 PASSED_ON = ("/v1/models", "/version")  # the inner server's own answers
 ROUTES = {path: "POST" for path in (*api.RERANK_PATHS, *api.SCORE_PATHS)} | {path: "GET" for path in (HEALTH, "/metrics", *PASSED_ON)}
-ANSWER_SECONDS = 300.0  # how long a cut or partial answer is given again: RAGFlow asks once more for every page
-ANSWERS = 256
 CALLS_AT_ONCE = 128
 BODIES_AT_ONCE = 4  # of the largest size, in memory
 INNER_SECONDS = 10.0
-GROUP = 64  # documents tokenized in one go
-TOKENIZED_AHEAD = 2.0  # times what could be scored by the deadline: the machine may get faster meanwhile
-WIDEST_BYTES = 64 << 10  # a body beyond this is parsed beside the event loop
 
 Message = dict[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -45,25 +38,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("reranker")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """A finished call: what was scored, by place in the call; and how much of that was not computed for it."""
-
-    scored: dict[int, Scored]
-    cached: int
-    hit_deadline: bool
-    planned: float | None = None
-
-
-@dataclass(kw_only=True, eq=False)
-class Shared:
-    """A computation that several equal calls wait for."""
-
-    task: "asyncio.Task[Outcome]"
-    deadline: float
-    waiting: int = 0
 
 
 class Hangup(Exception):
@@ -92,15 +66,13 @@ class Guard:
         self.owner: object = None
         self.engine = engine or _vllm(self._inside, self.options)
         self.limits = api.Limits(names=self.options.served_model_names, documents=self.options.max_documents)
+        self.metrics = self._declare()
         # Tokenizing lets go of the interpreter, but not of the cores, which the engine needs.
         self.threads = threads or ThreadPoolExecutor(2, thread_name_prefix="guard")
         self.scheduler = Scheduler(self.engine, tokens_per_pass=self.options.tokens_per_pass, clock=self.clock)
         self.vitals = Vitals(self.engine, self.scheduler, self.threads, slug=self.options.served_model_names[0], judged=self.options.golden)
-        self.scores: Cache[bytes, Scored] = Cache(self.options.cache_entries)
-        self.answers: Cache[bytes, Outcome] = Cache(ANSWERS if self.options.cache_entries else 0, ANSWER_SECONDS)
-        self.computing: dict[bytes, Shared] = {}
+        self.scorer = Scorer(self.engine, self.scheduler, self.threads, self.options, self.metrics, clock)
         self.calls, self.bytes = 0, 0  # being answered
-        self.metrics = self._declare()
         self.background: set[asyncio.Task[None]] = set()
 
     # -- ASGI ------------------------------------------------------------------------------------------------------------------------------------
@@ -271,8 +243,8 @@ class Guard:
     async def _answer_call(self, path: str, headers: dict[str, str], raw: bytes, begun: float, seconds: float) -> tuple[bytes, list[tuple[str, str]]]:
         """The answer's body and headers."""
         content_type = headers.get("content-type", "")
-        call = await self._beside(len(raw), lambda: api.parse(path, content_type, raw, self.limits))
-        outcome = await self._outcome(call, begun, seconds, fresh="no-cache" in headers.get("cache-control", "").lower())
+        call = await self.scorer.beside(len(raw), lambda: api.parse(path, content_type, raw, self.limits))
+        outcome = await self.scorer.outcome(call, begun, seconds, fresh="no-cache" in headers.get("cache-control", "").lower())
         count = len(call.pairs)
         if not call.rerank and len(outcome.scored) < count:
             raise ApiError.unavailable(
@@ -312,134 +284,6 @@ class Guard:
             said.append(("x-rerank-unhealthy", "the golden set failed: see /health"))
         return said
 
-    async def _outcome(self, call: Call, begun: float, seconds: float, *, fresh: bool) -> Outcome:
-        """What is known of the call already, or computed for it; equal calls at one time are computed once."""
-        if not call.pairs:
-            return Outcome(scored={}, cached=0, hit_deadline=False)
-        instruction = call.instruction or self.options.instruction
-        size = sum(len(document) for _, document in call.pairs)
-        pair_keys = await self._beside(size, lambda: [digest(instruction, query, document, str(call.keep)) for query, document in call.pairs])
-        key = digest(f"{call.rerank} {seconds:g}", *(pair.hex() for pair in pair_keys))
-        if not fresh and (known := self.answers.get(key, self.clock())) is not None and not self._whole(pair_keys):
-            return Outcome(scored=known.scored, cached=len(known.scored), hit_deadline=False)
-        shared = self.computing.get(key)
-        if shared is None or shared.deadline > begun + seconds:
-            task = asyncio.get_running_loop().create_task(self._compute(call, instruction, pair_keys, key, begun + seconds, fresh))
-            shared = self.computing[key] = Shared(task=task, deadline=begun + seconds)
-        shared.waiting += 1
-        try:
-            return await asyncio.shield(shared.task)
-        finally:
-            shared.waiting -= 1
-            if not shared.waiting:
-                shared.task.cancel()
-                if self.computing.get(key) is shared:
-                    del self.computing[key]
-
-    def _whole(self, pair_keys: Sequence[bytes]) -> bool:
-        """Whether all pairs have scores of whole documents: better than an answer that was cut or partial."""
-        now = self.clock()
-        return all((found := self.scores.get(pair, now)) is not None and found.whole for pair in pair_keys)
-
-    async def _compute(self, call: Call, instruction: str, pair_keys: Sequence[bytes], key: bytes, deadline: float, fresh: bool) -> Outcome:
-        now = self.clock()
-        known: dict[bytes, Scored] = {}
-        for pair in dict.fromkeys(pair_keys):
-            if not fresh and (found := self.scores.get(pair, now)) is not None:
-                known[pair] = found
-        settled = {pair: scored for pair, scored in known.items() if scored.whole or scored.kept == call.keep}
-        items, places = await self._items(call, instruction, pair_keys, settled, deadline)
-        # A score of a part of a document serves where the time would not allow a longer part anyway.
-        if len(settled) < len(known):
-            budget = self._budget(items, deadline)
-            settled |= {pair: scored for pair, scored in known.items() if scored.kept >= min(budget, scored.length)}
-            items = [item for item, pair in zip(items, places, strict=True) if pair not in settled]
-            places = [pair for pair in places if pair not in settled]
-        self.metrics.count("cache_hits_total", len(settled))
-        self.metrics.count("cache_misses_total", len(places))
-        planned, computed = None, dict(settled)
-        if items:
-            try:
-                job = await self.scheduler.run(items, least=self.options.min_document_tokens, deadline=deadline)
-            except Busy as error:
-                raise ApiError.unavailable(str(error), error.retry_after, "busy") from error
-            except EngineError as error:
-                raise _failed(error) from error
-            planned = job.planned
-            for place, result in job.results.items():
-                item = items[place]
-                length = item.prompts.documents[item.index]
-                computed[places[place]] = Scored(score=result.score, kept=result.kept, length=length, tokens=result.tokens)
-                self.scores.put(places[place], computed[places[place]], now)
-            if not computed:
-                raise ApiError.unavailable("Not one document was scored by the deadline; ask again later, or allow more time.", 5, "deadline")
-        outcome = Outcome(
-            scored={place: computed[pair] for place, pair in enumerate(pair_keys) if pair in computed},
-            cached=sum(pair in settled for pair in pair_keys),
-            hit_deadline=len(computed) < len(set(pair_keys)),
-            planned=planned,
-        )
-        # Whole scores are in the other cache for as long as there is room.
-        if len(outcome.scored) < len(pair_keys) or not all(scored.whole for scored in outcome.scored.values()):
-            self.answers.put(key, outcome, now)
-        return outcome
-
-    async def _items(
-        self, call: Call, instruction: str, pair_keys: Sequence[bytes], settled: dict[bytes, Scored], deadline: float
-    ) -> tuple[list[Item], list[bytes]]:
-        """What is to be scored, each pair once, by query and in the caller's order; and the key of each."""
-        wanted: dict[str, dict[bytes, str]] = {}
-        for pair, (query, document) in zip(pair_keys, call.pairs, strict=True):
-            if pair not in settled:
-                wanted.setdefault(query, {})[pair] = document
-        items: list[Item] = []
-        places: list[bytes] = []
-        least = 0
-        for query, documents in wanted.items():
-            keys_of, texts = list(documents), list(documents.values())
-            for start in range(0, len(texts), GROUP):
-                # What cannot be scored even at its least is not worth its tokens: a call with a thousand long documents would hold up the others.
-                if least > TOKENIZED_AHEAD * self.scheduler.capacity(deadline):
-                    return items, places
-                prompts = await self._prompts(instruction, query, texts[start : start + GROUP], deadline)
-                limit = self._limit(call, prompts)
-                for index, pair in enumerate(keys_of[start : start + GROUP]):
-                    item = Item(prompts=prompts, index=index, limit=min(limit, prompts.documents[index]), first=start == index == 0)
-                    items.append(item)
-                    places.append(pair)
-                    least += item.beside + min(item.limit, self.options.min_document_tokens)
-        return items, places
-
-    def _limit(self, call: Call, prompts: Prompts) -> int:
-        """Tokens of a document at most; ApiError where the query is too long."""
-        if prompts.query > self.options.max_query_tokens:
-            said = f"The query has {prompts.query} tokens and may have {self.options.max_query_tokens}; shorten it."
-            raise ApiError(400, "BadRequestError", said, "query")
-        room = self.options.max_model_len - prompts.shared - prompts.tail
-        if room < 1:
-            raise ApiError(400, "BadRequestError", "Query and instruction leave no room for a document; shorten them.", "query")
-        return min(room, call.keep or room)
-
-    def _budget(self, items: Sequence[Item], deadline: float) -> int:
-        """Tokens of each document that a call alone would keep now."""
-        tokens = self.scheduler.capacity(deadline) - sum(item.beside + (item.prompts.shared if item.first else 0) for item in items)
-        return max(self.options.min_document_tokens, level([item.limit for item in items], int(tokens)))
-
-    async def _prompts(self, instruction: str, query: str, documents: list[str], deadline: float) -> Prompts:
-        made = asyncio.get_running_loop().run_in_executor(self.threads, self.engine.prompts, instruction, query, documents)
-        try:
-            return await asyncio.wait_for(made, max(0.001, deadline - self.clock()))
-        except asyncio.TimeoutError as error:
-            raise ApiError.unavailable(
-                "The texts were not tokenized by the deadline; send shorter texts, or allow more time.", 5, "deadline"
-            ) from error
-        except EngineError as error:
-            raise _failed(error) from error
-
-    async def _beside(self, size: int, work: Callable[[], Any]) -> Any:
-        """`work`'s result; large work does not stop the event loop."""
-        return work() if size < WIDEST_BYTES else await asyncio.get_running_loop().run_in_executor(self.threads, work)
-
     def _declare(self) -> Metrics:
         metrics = Metrics()
         metrics.counter("requests_total", "Requests by route and status (499: the client hung up).")
@@ -451,7 +295,7 @@ class Guard:
         metrics.counter("hangups_total", "Calls whose client hung up before the answer.")
         metrics.counter("cache_hits_total", "Pairs whose score was known.")
         metrics.counter("cache_misses_total", "Pairs whose score was not known.")
-        metrics.gauge("cache_entries", "Scores in the cache.", lambda: len(self.scores))
+        metrics.gauge("cache_entries", "Scores in the cache.", lambda: len(self.scorer.scores))
         metrics.gauge("calls", "Calls being answered.", lambda: self.calls)
         metrics.gauge("queued_tokens", "Tokens that the calls being answered still want.", lambda: sum(job.demand() for job in self.scheduler.jobs))
         metrics.gauge("tokens_per_second", "Speed of this machine, as learned.", lambda: self.scheduler.speed.tokens_per_second)
@@ -473,11 +317,6 @@ def _vllm(app: App, options: GuardOptions) -> Engine:
     except BadPrompt as error:  # an end here would be a container that starts again and again, each time for half a minute
         return NoEngine(str(error))
     return VllmEngine(app, maker, options.served_model_names[0])
-
-
-def _failed(error: EngineError) -> ApiError:
-    log.error("engine: %s", error)
-    return ApiError.unavailable(f"{error} It may be starting again: ask again later.", 30, "engine")
 
 
 def _too_large(limit: int) -> ApiError:

@@ -192,7 +192,7 @@ async def test_the_cache_is_bounded() -> None:
     engine = virtual.Engine(speed=1e6)
     app = guard(engine, cache_entries=10)
     await rerank(app, {"query": "cats", "documents": [f"document {number}" for number in range(50)]})
-    assert len(app.scores) == 10
+    assert len(app.scorer.scores) == 10
     answer = await rerank(app, {"query": "cats", "documents": [f"document {number}" for number in range(50)]})
     assert answer.headers["x-rerank-cached"] == "10"
 
@@ -229,7 +229,7 @@ async def test_when_the_client_hangs_up_the_work_stops_in_the_engine() -> None:
     assert await ask(app, "POST", "/rerank", RAGFLOW, hang_up_after=3) is None
     await asyncio.sleep(1)
     assert engine.aborted > 0
-    assert (app.scheduler.jobs, app.scheduler.chunks, app.computing, app.calls) == ([], {}, {}, 0)
+    assert (app.scheduler.jobs, app.scheduler.chunks, app.scorer.computing, app.calls) == ([], {}, {}, 0)
     assert b"reranker_hangups_total 1\n" in (await ask(app, "GET", "/metrics")).body  # type: ignore[union-attr]
     before = len(engine.scored)
     await asyncio.sleep(100)

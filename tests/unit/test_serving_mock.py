@@ -257,7 +257,7 @@ class Slow(mock.MockEngine):
 @pytest.fixture
 def slow(guard: Guard) -> Slow:
     made = Slow()
-    guard.scheduler.engine = guard.engine = made
+    guard.scheduler.engine = guard.scorer.engine = made
     guard.vitals.proven, guard.vitals.reason = True, ""  # its golden set would wait as well
     return made
 
