@@ -13,8 +13,9 @@ class Speed:
         self.tokens, self.seconds = 0.0, 0.0
 
     def learn(self, tokens: int, seconds: float) -> None:
-        """`tokens` were computed in `seconds` in which nothing else was."""
+        """`tokens` were computed in `seconds` in which nothing else was; in none, where what came before them was computed in the same pass."""
         if seconds <= 0:
+            self.tokens += tokens if self.seconds else 0
             return
         fade = 0.5 ** (seconds / HALF_LIFE_SECONDS)
         counted = (1 - fade) * HALF_LIFE_SECONDS / math.log(2)  # the seconds that are left of it, the first ones faded by the last

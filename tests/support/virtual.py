@@ -135,6 +135,39 @@ class Engine:
         return not self.dead
 
 
+class PassEngine(Engine):
+    """Computes in passes as vLLM does: each takes as long as a full one, holds what has arrived when it begins, and is followed by the next at once."""
+
+    def __init__(self, speed: float, tokens_per_pass: int) -> None:
+        super().__init__(speed)
+        self.tokens_per_pass, self.passes = tokens_per_pass, 0
+        self.waiting: list[tuple[int, asyncio.Future[None]]] = []
+        self.running: asyncio.Task[None] | None = None
+
+    async def score(self, prompts: Sequence[Any]) -> list[float]:
+        ends: list[asyncio.Future[None]] = [asyncio.get_running_loop().create_future() for _ in prompts]
+        self.waiting += [(prompt.tokens - 50, end) for prompt, end in zip(prompts, ends, strict=True)]
+        if self.running is None or self.running.done():
+            self.running = asyncio.ensure_future(self._run())
+        await asyncio.gather(*ends)
+        self.scored += prompts
+        return [score(prompt.query, prompt.document) for prompt in prompts]
+
+    async def _run(self) -> None:
+        while self.waiting:
+            room, done = self.tokens_per_pass, 0
+            while done < len(self.waiting) and self.waiting[done][0] <= room:
+                room -= self.waiting[done][0]
+                done += 1
+            if done < len(self.waiting):
+                self.waiting[done] = (self.waiting[done][0] - room, self.waiting[done][1])
+            ended, self.waiting = self.waiting[:done], self.waiting[done:]
+            self.passes += 1
+            await asyncio.sleep(self.tokens_per_pass / self.speed)
+            for _, end in ended:
+                end.set_result(None)
+
+
 OPTIONS = GuardOptions(
     model="", served_model_names=("some-reranker", "/models/some-reranker"), instruction="the stack's", max_model_len=4096, tokens_per_pass=2048,
     api_key_file="", deadline_seconds=25.0, min_document_tokens=96, max_query_tokens=200, max_documents=200, max_body_bytes=1 << 20, cache_entries=10_000, golden=True,

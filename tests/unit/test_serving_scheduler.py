@@ -120,6 +120,29 @@ def test_a_newcomer_does_not_wait_behind_a_large_call() -> None:
     virtual.run(story())
 
 
+def test_no_pass_of_the_engine_begins_half_empty_while_there_is_work() -> None:
+    async def story() -> None:
+        engine = virtual.PassEngine(speed=650, tokens_per_pass=1024)
+        made = Scheduler(engine, tokens_per_pass=1024, clock=asyncio.get_running_loop().time)
+        made.speed.learn(6500, 10)
+        job, _ = await timed(made, items(24, 540), 60)
+        assert len(job.results) == 24
+        assert engine.passes <= 1.2 * 24 * 550 / 1024
+        assert made.speed.tokens_per_second == pytest.approx(24 * 550 / engine.passes / 1024 * 650, rel=0.05), "two chunks that end with one pass are learned once"
+
+    virtual.run(story())
+
+
+def test_who_came_first_and_filled_the_engine_gets_no_more_than_the_others() -> None:
+    async def story() -> None:
+        made = scheduler(virtual.Engine(speed=2500))
+        done = await asyncio.gather(*(timed(made, items(66, 512, f"q{caller}"), 25) for caller in range(4)))
+        tokens = [sum(result.kept for result in job.results.values()) for job, _ in done]
+        assert max(tokens) < 1.12 * min(tokens)
+
+    virtual.run(story())
+
+
 def test_when_a_caller_leaves_its_work_stops_and_the_others_get_its_time() -> None:
     async def story() -> None:
         engine = virtual.Engine(speed=900)
