@@ -11,6 +11,7 @@ Both may run any number of times in one process: each run has a context, an even
 """
 
 import asyncio
+import contextlib
 import contextvars
 import json
 import logging
@@ -254,17 +255,15 @@ def run_program(
     name = yaml.safe_load((project / "Pulumi.yaml").read_text(encoding="utf-8"))["name"]
 
     def program() -> None:
-        if host is None:
+        # The program lets itself be ended in silence; a test run that is interrupted has to clean up.
+        observed = contextlib.nullcontext() if host is None else mock.patch.object(host_module, "observe", return_value=host)
+        with mock.patch.object(signal, "signal"), observed:
             runpy.run_path(str(project / "__main__.py"))
-        else:
-            with mock.patch.object(host_module, "observe", return_value=host):
-                runpy.run_path(str(project / "__main__.py"))
 
     before = Path.cwd()
     os.chdir(project)  # as the engine does: paths in the configuration are relative to it
     path = list(sys.path)
     sys.path.insert(0, str(project))
-    interrupted = signal.getsignal(signal.SIGINT)  # the program lets itself be ended in silence; the tests do not
     try:
         return record(
             program,
@@ -276,6 +275,5 @@ def run_program(
             monitor=monitor,
         )
     finally:
-        signal.signal(signal.SIGINT, interrupted)
         sys.path[:] = path
         os.chdir(before)
