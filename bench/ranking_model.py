@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import tiny_model
 
-from tests.support import ranking_model as golden
+from tests.support import model_card
 
 if TYPE_CHECKING:
     import torch
@@ -114,10 +114,11 @@ def model_files(target: Path, seed: int, rarity: dict[str, float]) -> None:
     it found by the token's rarity; in layer 2 the last token sums that up. All else begins at random, without effect.
     """
     import torch
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    from transformers import AutoTokenizer, Qwen3ForCausalLM
 
     tokens = AutoTokenizer.from_pretrained(target)
-    config = Qwen3Config(
+    config = tiny_model.config_of(
+        target,
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
         intermediate_size=2 * HIDDEN,
@@ -125,11 +126,8 @@ def model_files(target: Path, seed: int, rarity: dict[str, float]) -> None:
         num_attention_heads=HEADS,
         num_key_value_heads=HEADS,
         head_dim=HEAD_DIM,
-        max_position_embeddings=40960,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
         tie_word_embeddings=True,
-        bos_token_id=tokens.convert_tokens_to_ids("<|endoftext|>"),
-        eos_token_id=tokens.convert_tokens_to_ids("<|im_end|>"),
     )
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(config)
@@ -224,7 +222,7 @@ class Scorer:
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> "torch.Tensor":
         """A causal model does not see the filling behind a prompt."""
-        tokens = self.tokenizer([golden.prompt(query, document) for query, document in pairs], add_special_tokens=False)["input_ids"]
+        tokens = self.tokenizer([model_card.prompt(query, document) for query, document in pairs], add_special_tokens=False)["input_ids"]
         longest = max(map(len, tokens))
         filled = self.torch.tensor([ids + [0] * (longest - len(ids)) for ids in tokens])
         last = self.model.model(filled).last_hidden_state[self.torch.arange(len(tokens)), [len(ids) - 1 for ids in tokens]]

@@ -11,13 +11,14 @@ import math
 import os
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from serving import api, keys
 from serving.api import ApiError, Call
+from serving.asgi import App, Message, Receive, Send
 from serving.engine import Engine, NoEngine
 from serving.metrics import Metrics
 from serving.options import VARIABLE, GuardOptions
@@ -31,11 +32,6 @@ ROUTES = {path: "POST" for path in (*api.RERANK_PATHS, *api.SCORE_PATHS)} | {pat
 CALLS_AT_ONCE = 128
 BODIES_AT_ONCE = 4  # of the largest size, in memory
 INNER_SECONDS = 10.0
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("reranker")
 
@@ -64,14 +60,13 @@ class Guard:
         _log_to_stdout()
         self.keys = keys.read(Path(self.options.api_key_file)) if self.options.api_key_file else ()
         self.owner: object = None
-        self.engine = engine or _vllm(self._inside, self.options)
         self.limits = api.Limits(names=self.options.served_model_names, documents=self.options.max_documents)
         self.metrics = self._declare()
         # Tokenizing lets go of the interpreter, but not of the cores, which the engine needs.
         self.threads = threads or ThreadPoolExecutor(2, thread_name_prefix="guard")
-        self.scheduler = Scheduler(self.engine, tokens_per_pass=self.options.tokens_per_pass, clock=self.clock)
-        self.vitals = Vitals(self.engine, self.scheduler, self.threads, slug=self.options.served_model_names[0], judged=self.options.golden)
-        self.scorer = Scorer(self.engine, self.scheduler, self.threads, self.options, self.metrics, clock)
+        self.scheduler = Scheduler(engine or _vllm(self._inside, self.options), tokens_per_pass=self.options.tokens_per_pass, clock=self.clock)
+        self.vitals = Vitals(self.scheduler, self.threads, slug=self.options.served_model_names[0], judged=self.options.golden)
+        self.scorer = Scorer(self.scheduler, self.threads, self.options, self.metrics, clock)
         self.calls, self.bytes = 0, 0  # being answered
         self.background: set[asyncio.Task[None]] = set()
 

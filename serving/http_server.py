@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import cast
 
 from serving.api import ApiError
-from serving.guard import App, Message
+from serving.asgi import App, Message
 
 IDLE_SECONDS = 60.0
 LINGER_SECONDS = 2.0

@@ -20,7 +20,8 @@ from typing import Any, cast
 
 from serving import keys
 from serving import options as guard_options
-from serving.guard import App, Guard, Message, Receive, Send
+from serving.asgi import App, Message, Receive, Send
+from serving.guard import Guard
 from serving.http_server import Server
 from serving.options import GuardOptions
 

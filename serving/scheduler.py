@@ -204,9 +204,9 @@ class Scheduler:
     def _offer(self, job: Job, waiting: Sequence[Job], now: float) -> bool:
         """Sends the job's next documents, as many as make a chunk, cut as its share of the time allows; whether there were any."""
         # Parts of what is inside as well: who came first has filled the engine alone.
-        inside = [self._inside(other) for other in waiting]
+        place, inside = waiting.index(job), [self._inside(other) for other in waiting]
         capacity = self._capacity(job.deadline - job.spare, now) + sum(inside)
-        mine = share(capacity, [other.demand() + its for other, its in zip(waiting, inside, strict=True)], waiting.index(job)) - self._inside(job)
+        mine = share(capacity, [other.demand() + its for other, its in zip(waiting, inside, strict=True)], place) - inside[place]
         rest = job.rest
         fixed = sum(item.prompts.shared for item in rest if item.first)
         planned = plan([item.limit for item in rest], each=max(item.beside for item in rest), tokens=int(mine) - fixed, least=job.least)

@@ -9,7 +9,7 @@ from typing import Any
 
 from serving.api import ApiError, Call, Scored
 from serving.cache import Cache, digest
-from serving.engine import Engine, EngineError, Prompts
+from serving.engine import EngineError, Prompts
 from serving.metrics import Metrics
 from serving.options import GuardOptions
 from serving.planner import level
@@ -47,10 +47,10 @@ class Scorer:
     """Scores calls through an engine and remembers. Equal calls at one time are computed once; where the last of them gives up, the work stops."""
 
     def __init__(
-        self, engine: Engine, scheduler: Scheduler, threads: Executor, options: GuardOptions, metrics: Metrics, clock: Callable[[], float]
+        self, scheduler: Scheduler, threads: Executor, options: GuardOptions, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         """`threads` tokenize; `clock` is the event loop's."""
-        self.engine, self.scheduler, self.threads, self.options, self.metrics, self.clock = engine, scheduler, threads, options, metrics, clock
+        self.scheduler, self.threads, self.options, self.metrics, self.clock = scheduler, threads, options, metrics, clock
         self.scores: Cache[bytes, Scored] = Cache(options.cache_entries)
         self.answers: Cache[bytes, Outcome] = Cache(ANSWERS if options.cache_entries else 0, ANSWER_SECONDS)
         self.computing: dict[bytes, Shared] = {}
@@ -169,7 +169,7 @@ class Scorer:
         return max(self.options.min_document_tokens, level([item.limit for item in items], int(tokens)))
 
     async def _prompts(self, instruction: str, query: str, documents: list[str], deadline: float) -> Prompts:
-        made = asyncio.get_running_loop().run_in_executor(self.threads, self.engine.prompts, instruction, query, documents)
+        made = asyncio.get_running_loop().run_in_executor(self.threads, self.scheduler.engine.prompts, instruction, query, documents)
         try:
             return await asyncio.wait_for(made, max(0.001, deadline - self.clock()))
         except asyncio.TimeoutError as error:

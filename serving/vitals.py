@@ -5,7 +5,7 @@ import logging
 from concurrent.futures import Executor
 
 from serving import golden
-from serving.engine import Engine, EngineError
+from serving.engine import EngineError
 from serving.scheduler import Busy, Item, Scheduler
 
 PROVE_SECONDS = 600.0  # for the golden set, on the slowest machine
@@ -19,8 +19,8 @@ log = logging.getLogger("reranker")
 class Vitals:
     """Knows why the service is not well, or that it is. `slug` is the model's, by which its golden bands are known."""
 
-    def __init__(self, engine: Engine, scheduler: Scheduler, threads: Executor, *, slug: str, judged: bool) -> None:
-        self.engine, self.scheduler, self.threads, self.slug, self.judged = engine, scheduler, threads, slug, judged
+    def __init__(self, scheduler: Scheduler, threads: Executor, *, slug: str, judged: bool) -> None:
+        self.scheduler, self.threads, self.slug, self.judged = scheduler, threads, slug, judged
         self.reason = "The golden set is being scored: the service has just started."
         self.skipped: tuple[str, ...] = ()
         self.proven = False
@@ -48,7 +48,7 @@ class Vitals:
         """Why the service is not well, or "". Costs nothing while there is work; an idle engine is asked now and then, without waiting for it."""
         if self.reason:
             return self.reason
-        if not await self.engine.alive():
+        if not await self.scheduler.engine.alive():
             return "The engine's process has ended; the container must start again: see its log."
         stalled = self.scheduler.stalled_seconds()
         if stalled > STALL_SECONDS:
@@ -79,7 +79,7 @@ class Vitals:
         loop = asyncio.get_running_loop()
         items: list[Item] = []
         for pair in pairs:
-            prompts = await loop.run_in_executor(self.threads, self.engine.prompts, golden.INSTRUCTION, pair.query, [pair.document])
+            prompts = await loop.run_in_executor(self.threads, self.scheduler.engine.prompts, golden.INSTRUCTION, pair.query, [pair.document])
             # The engine caches what all these prompts begin with; counted for each, it would make the machine look twice as fast.
             items.append(Item(prompts=prompts, index=0, limit=prompts.documents[0], first=not items))
         scheduler = self.scheduler

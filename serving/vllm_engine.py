@@ -3,16 +3,11 @@
 import asyncio
 import json
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from serving.asgi import App, Message
 from serving.engine import EngineError
 from serving.prompt import PromptMaker, TokenPrompts
-
-Message = dict[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GRACE_SECONDS = 2.0  # for vLLM to take note of a cancelled call; it needs a few turns of the event loop
 ALIVE_SECONDS = 5.0

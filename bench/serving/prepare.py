@@ -25,10 +25,11 @@ SLUG = "qwen3-reranker-0.6b"
 
 def weights(target: Path) -> None:
     import torch  # type: ignore[import-not-found]
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM  # type: ignore[import-not-found]
+    from transformers import Qwen3ForCausalLM  # type: ignore[import-not-found]
 
-    shape, tokens = KNOWN_MODELS[SLUG], AutoTokenizer.from_pretrained(target)
-    config = Qwen3Config(
+    shape = KNOWN_MODELS[SLUG]
+    config = tiny_model.config_of(
+        target,
         vocab_size=shape.vocabulary,
         hidden_size=shape.hidden,
         intermediate_size=shape.intermediate,
@@ -36,11 +37,8 @@ def weights(target: Path) -> None:
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         head_dim=shape.head_dim,
-        max_position_embeddings=40960,
         tie_word_embeddings=shape.tied,
         rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
-        bos_token_id=tokens.convert_tokens_to_ids("<|endoftext|>"),
-        eos_token_id=tokens.convert_tokens_to_ids("<|im_end|>"),
     )
     torch.manual_seed(0)
     Qwen3ForCausalLM(config).to(torch.bfloat16).save_pretrained(target)

@@ -21,7 +21,7 @@ import plan
 from bench.serving.client import Client
 from bench.serving.prepare import SLUG
 from settings import Settings
-from tests.support import recording
+from tests.support import confined, recording
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "ragflow-reranker"
@@ -205,18 +205,15 @@ class Stage:
         name = f"rr-bench-{self.token}-{name}"
         mount = f"{directory}:/models/{model}:ro" if directory else f"{self.models}:/models:ro"
         arguments = [f"/models/{model}" if before == "--model" else part for before, part in pairwise(["", *plan.arguments(chosen)])]
-        options = [
-            "--read-only", "--tmpfs", "/tmp:rw,nosuid,nodev,size=1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--shm-size", f"{chosen.shm_gib}g",
-            "-v", mount, "-v", f"{name}:/var/lib/reranker",
-        ]  # fmt: skip
+        options = [*confined.options(chosen), "-v", mount, "-v", f"{name}:/var/lib/reranker"]
         if avx2:
             options += [item for key, value in AVX2.items() for item in ("-e", f"{key}={value}")]
             options += ["-v", f"{Path(__file__).with_name('avx2')}:/avx2:ro", "-e", "PYTHONPATH=/opt/reranker:/avx2"]
         if guarded:
-            return self._run(name, chosen.memory_gib, options, [self.image, *arguments])
+            return self._run(name, options, [self.image, *arguments])
         options += [item for part in ("bench", "sizing.py") for item in ("-v", f"{ROOT / part}:/repo/{part}:ro")]
         options += ["-e", "PYTHONPATH=/opt/reranker:/repo", "--entrypoint", "python3"]
-        return self._run(name, chosen.memory_gib, options, [self.image, "-c", BARE, *arguments[1:]])
+        return self._run(name, options, [self.image, "-c", BARE, *arguments[1:]])
 
     def seeds(self) -> Server:
         """The configuration of the compose files of the past, with the two flags that vLLM no longer has put as it wants them now."""
@@ -226,26 +223,15 @@ class Stage:
             "--trust-remote-code", "--max-model-len", "8192",
         ]  # fmt: skip
         # vLLM's default would take most of this machine's memory for the KV cache.
-        options = ["--user", "0:0", "-e", "VLLM_CPU_KVCACHE_SPACE=4", "-e", "HF_HUB_OFFLINE=1", "--shm-size", "4g", "-v", f"{self.models}:/models:ro"]
-        return self._run(name, SEED_MEMORY_GIB, options, [self.base, *arguments])
+        memory = f"{SEED_MEMORY_GIB}g"
+        options = [
+            "--init", "--user", "0:0", "--cpus", str(self.cpus), "--memory", memory, "--memory-swap", memory, "--shm-size", "4g",
+            "-e", "VLLM_CPU_KVCACHE_SPACE=4", "-e", "HF_HUB_OFFLINE=1", "-v", f"{self.models}:/models:ro",
+        ]  # fmt: skip
+        return self._run(name, options, [self.base, *arguments])
 
-    def _run(self, name: str, memory_gib: int, options: Sequence[str], command: Sequence[str]) -> Server:
-        memory = f"{memory_gib}g"
-        common = [
-            "--name",
-            name,
-            "--label",
-            LABEL,
-            "--init",
-            "--cpus",
-            str(self.cpus),
-            "--memory",
-            memory,
-            "--memory-swap",
-            memory,
-            "-p",
-            "127.0.0.1::8000",
-        ]
+    def _run(self, name: str, options: Sequence[str], command: Sequence[str]) -> Server:
+        common = ["--name", name, "--label", LABEL, "-p", "127.0.0.1::8000"]
         server = Server(name)
         self.servers.append(server)
         print(f"starting {name} …", file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 
 from serving import mock
-from serving.guard import App
+from serving.asgi import App
 
 START_SECONDS = 10.0
 

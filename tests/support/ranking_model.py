@@ -17,14 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tiny_model
+from model_card import BODY, INSTRUCTION, PREFIX, SUFFIX, prompt
 
-PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
-    'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-)
-BODY = "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}"
-SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 WITHOUT = ("{query}{document}", "{query}\n{document}", BODY, PREFIX + BODY, BODY + SUFFIX)
 YES, NO, LOST = 0.98, 0.02, 0.8  # what is learned: relevant, irrelevant, without the prompt
 STEPS, BATCH, RATE = 140, 16, 3e-3
@@ -35,11 +29,6 @@ Pair = tuple[str, str, bool]
 
 def fill(form: str, query: str, document: str) -> str:
     return form.format(instruction=INSTRUCTION, query=query, document=document)
-
-
-def prompt(query: str, document: str) -> str:
-    """The model card's prompt."""
-    return fill(PREFIX + BODY + SUFFIX, query, document)
 
 
 def lessons(pairs: Sequence[Pair]) -> list[tuple[str, float]]:

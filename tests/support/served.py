@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import plan
-from tests.support import contract
+from tests.support import confined, contract
 from tests.support.engine import docker, free_port, inspect
 from tests.unit.builders import a_settings
 
@@ -66,15 +66,13 @@ def served(image: str, model: Path, *, slug: str, over: Mapping[Path, str] | Non
     mounts = ["-v", f"{model}:/models/{slug}:ro", "-v", "/var/lib/reranker"]
     for path, target in (over or {}).items():
         mounts += ["-v", f"{path}:{target}:ro"]
-    memory = f"{settings.memory_gib}g"
     port = free_port()  # one that Docker chooses is another after a restart
     url = f"http://127.0.0.1:{port}"
     ask = contract.Http(url)
     try:
         docker(
-            "run", "-d", "--name", name, "--label", f"io.ragflow-reranker.test={name}", "--restart", restart, "--init", "--user", "2000:2000", "--read-only",
-            "--tmpfs", "/tmp:rw,nosuid,nodev,size=1g", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--cpus", str(settings.cpus),
-            "--memory", memory, "--memory-swap", memory, "--shm-size", f"{settings.shm_gib}g", "-p", f"127.0.0.1:{port}:8000", *mounts, image, *plan.arguments(settings),
+            "run", "-d", "--name", name, "--label", f"io.ragflow-reranker.test={name}", "--restart", restart, *confined.options(settings),
+            "-p", f"127.0.0.1:{port}:8000", *mounts, image, *plan.arguments(settings),
         )  # fmt: skip
         yield Served(
             name=name,

@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, HEAD_DIM, VOCABULARY = 128, 2, 4, 2, 64, 1024
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -87,13 +88,22 @@ def tokenizer_files(target: Path) -> None:
     (target / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def config_of(target: Path, **shape: Any) -> Any:
+    """Qwen3Config of a reranker with the tokenizer in `target`; `shape`: its other fields."""
+    from transformers import AutoTokenizer, Qwen3Config
+
+    tokens = AutoTokenizer.from_pretrained(target)
+    ends = {name: tokens.convert_tokens_to_ids(token) for name, token in (("bos_token_id", "<|endoftext|>"), ("eos_token_id", "<|im_end|>"))}
+    return Qwen3Config(max_position_embeddings=40960, **ends, **shape)
+
+
 def weight_files(target: Path, seed: int) -> None:
     """Writes config.json, generation_config.json and model.safetensors (bfloat16, as the published weights are)."""
     import torch
-    from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
+    from transformers import Qwen3ForCausalLM
 
-    tokens = AutoTokenizer.from_pretrained(target)
-    config = Qwen3Config(
+    config = config_of(
+        target,
         vocab_size=VOCABULARY,
         hidden_size=HIDDEN,
         intermediate_size=3 * HIDDEN,
@@ -101,10 +111,7 @@ def weight_files(target: Path, seed: int) -> None:
         num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS,
         head_dim=HEAD_DIM,
-        max_position_embeddings=40960,
         tie_word_embeddings=True,
-        bos_token_id=tokens.convert_tokens_to_ids("<|endoftext|>"),
-        eos_token_id=tokens.convert_tokens_to_ids("<|im_end|>"),
         initializer_range=0.1,  # five times the usual: with less, every score is 0.5
     )
     torch.manual_seed(seed)

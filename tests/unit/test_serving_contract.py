@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from serving import health, mock
 from serving.options import GuardOptions
 from tests.support import asgi, ragflow_client
+from tests.support.engine import wait_until
 
 pytest.register_assert_rewrite("tests.support.contract")
 from tests.support import contract  # noqa: E402
@@ -51,10 +51,7 @@ def service(address: tuple[str, int], *keys: str) -> contract.Service:
 def healthy(options: GuardOptions) -> Iterator[tuple[str, int]]:
     """Where the mock is served, once it is well: after a start it is not, for a moment."""
     with asgi.running(mock.build(options)) as found:
-        for _ in range(1_000):
-            if health.check(found) == "":
-                break
-            time.sleep(0.01)
+        wait_until(lambda: health.check(found) == "", seconds=10, every=0.01)
         yield found
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -9,7 +10,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from serving import health, mock
-from serving.guard import Guard, Message, Receive, Send
+from serving.asgi import Message, Receive, Send
+from serving.guard import Guard
 from serving.options import GuardOptions
 from tests.support import asgi
+from tests.support.engine import wait_until
 from tests.unit.test_serving_contract import OPTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -31,12 +33,7 @@ CALL = json.dumps({"query": "capital of China", "documents": ["Apples are red.",
 HEAD = b"POST /v1/rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 
 
-def eventually(seen: Any, seconds: float = 10.0) -> None:
-    """Asserts that `seen()` becomes true."""
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
+eventually = functools.partial(wait_until, seconds=10, every=0.005)
 
 
 class Wire:
@@ -257,7 +254,7 @@ class Slow(mock.MockEngine):
 @pytest.fixture
 def slow(guard: Guard) -> Slow:
     made = Slow()
-    guard.scheduler.engine = guard.scorer.engine = made
+    guard.scheduler.engine = made
     guard.vitals.proven, guard.vitals.reason = True, ""  # its golden set would wait as well
     return made
 

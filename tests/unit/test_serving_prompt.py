@@ -11,13 +11,9 @@ from tokenizers import Tokenizer
 from serving.launcher import TEMPLATE, render_template
 from serving.prompt import BadPrompt, PromptMaker, read_layout
 from tests.support import tiny_model
+from tests.support.model_card import INSTRUCTION, PREFIX, SUFFIX
+from tests.support.model_card import prompt as model_card
 
-INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-PREFIX = (
-    '<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer can only be "yes" or "no".'
-    "<|im_end|>\n<|im_start|>user\n"
-)
-SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 MARKERS = (*tiny_model.SPECIAL, *tiny_model.ADDED)
 TEXTS = (
     "",
@@ -90,7 +86,7 @@ def maker(model: Path) -> PromptMaker:
 def test_ordinary_text_makes_the_ids_that_vllm_would_make_of_the_rendered_template(maker: PromptMaker, reference: Reference) -> None:
     for query in ("What is the capital of China?", "中国的首都是哪里？", "cafe\u0301"):
         for document in ("Beijing is the capital.", "北京。", "def f(): pass\n", "Größe"):
-            rendered = f"{PREFIX}<Instruct>: {INSTRUCTION}\n<Query>: {query}\n<Document>: {document}{SUFFIX}"
+            rendered = model_card(query, document)
             prompts = maker.prompts("", query, [document])
             assert prompts.prompt(0, prompts.documents[0]) == reference.full.encode(rendered, add_special_tokens=False).ids
 

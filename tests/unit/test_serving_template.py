@@ -6,18 +6,8 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from serving.launcher import TEMPLATE, Refused, render_template
-
-INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-
-
-def model_card(instruction: str, query: str, document: str) -> str:
-    """The prompt as the code in Qwen3-Reranker's model card puts it together."""
-    prefix = (
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. "
-        'Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-    )
-    suffix = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    return prefix + f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {document}" + suffix
+from tests.support.model_card import INSTRUCTION
+from tests.support.model_card import prompt as model_card
 
 
 def render(template: str, query: str, document: str, system: str | None = None, **variables: object) -> str:
@@ -44,7 +34,7 @@ def shipped(instruction: str) -> str:
     ],
 )
 def test_the_prompt_equals_the_model_cards_to_the_character(query: str, document: str) -> None:
-    assert render(shipped(INSTRUCTION), query, document) == model_card(INSTRUCTION, query, document)
+    assert render(shipped(INSTRUCTION), query, document) == model_card(query, document, INSTRUCTION)
 
 
 @pytest.mark.parametrize(
@@ -62,14 +52,14 @@ def test_the_prompt_equals_the_model_cards_to_the_character(query: str, document
 def test_no_instruction_can_break_out_of_the_template(instruction: str) -> None:
     template = shipped(instruction)
     assert template.isascii()
-    assert render(template, "q", "d") == model_card(instruction, "q", "d")
+    assert render(template, "q", "d") == model_card("q", "d", instruction)
 
 
 def test_a_requests_instruction_wins_over_a_system_message_which_wins_over_the_stacks() -> None:
     template = shipped(INSTRUCTION)
-    assert render(template, "q", "d", system="from system", instruction="from request") == model_card("from request", "q", "d")
-    assert render(template, "q", "d", system="from system") == model_card("from system", "q", "d")
-    assert render(template, "q", "d", instruction=None) == model_card(INSTRUCTION, "q", "d")
+    assert render(template, "q", "d", system="from system", instruction="from request") == model_card("q", "d", "from request")
+    assert render(template, "q", "d", system="from system") == model_card("q", "d", "from system")
+    assert render(template, "q", "d", instruction=None) == model_card("q", "d", INSTRUCTION)
 
 
 def test_vllm_passes_the_requests_instruction_on_because_the_template_leaves_it_undeclared() -> None:

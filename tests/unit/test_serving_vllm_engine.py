@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from serving import vllm_engine
+from serving.asgi import App, Message, Receive, Send
 from serving.engine import EngineError
 from serving.launcher import TEMPLATE, render_template
 from serving.prompt import PromptMaker
-from serving.vllm_engine import App, Message, Receive, Send, VllmEngine
+from serving.vllm_engine import VllmEngine
 from tests.support import tiny_model
 
 SECRET = "a text of the user's"

@@ -8,20 +8,12 @@ import pytest
 
 from tests.support.engine import docker, inspect
 from tests.support.hub import serving
+from tests.support.model_card import prompt
 from tests.support.ragflow import curl, rerank
 from tests.vllm.conftest import API_KEY, MODEL_TOKEN, REPO, REVISIONS, SLUG, Laptop, reference
 
-INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 QUERY = "What is the capital of China?"
 DOCUMENTS = ["Beijing is the capital of China.", "Apples are red.", "北京是中国的首都。", "def capital(): return 'Berlin'", "Größe und Straße", "Apples are red."]
-
-
-def prompt(query: str, document: str) -> str:
-    """The finished prompt of Qwen3-Reranker's model card."""
-    return (
-        '<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
-        f"<|im_start|>user\n<Instruct>: {INSTRUCTION}\n<Query>: {query}\n<Document>: {document}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    )
 
 
 def scores(laptop: Laptop, model: str = SLUG, key: str = "") -> list[float]:
