@@ -31,7 +31,17 @@ from settings import Settings, SettingsError
 def external(s: Settings) -> None:
     """Nothing is deployed: the service that exists is verified and described."""
     url = verify(ExternalArgs(url=s.external_url, model=s.external_model, api_key=s.api_key))
-    export(s, internalUrl=url, hostUrl=url, modelName=s.external_model, networkName="", containerName="", imageDigest="", attachedContainers=[], composeOverride="")
+    export(
+        s,
+        internalUrl=url,
+        hostUrl=url,
+        modelName=s.external_model,
+        networkName="",
+        containerName="",
+        imageDigest="",
+        attachedContainers=[],
+        composeOverride="",
+    )
 
 
 def deployed(s: Settings) -> None:
@@ -111,7 +121,9 @@ def deployed(s: Settings) -> None:
         networkName=network.network_name,
         containerName=reranker.container_name,
         imageDigest=image.image_id,
-        attachedContainers=attachment.attached if s.ragflow_mode == "attach" else [container.name for container in found if network_name in container.networks],
+        attachedContainers=attachment.attached
+        if s.ragflow_mode == "attach"
+        else [container.name for container in found if network_name in container.networks],
         composeOverride="" if s.ragflow_mode == "join" else ragflow.compose_override(found, s.network_name),
     )
 
@@ -122,7 +134,14 @@ def network_args(name: str, host: Host, owner: str, reach: dict[str, str], *, jo
     if joins and seen is None:
         raise ragflow.NotFound(f"ragflowNetwork: no network {name!r} on this host; start RAGFlow first, 'docker network ls' shows the names")
     adopt = seen is not None and not labels.owned(seen.labels, owner)
-    return NetworkArgs(network_name=name, adopt=adopt, adopted_id=seen.id if seen else "", owner=owner, generation=labels.generation(seen.labels if seen else None), environment=reach)
+    return NetworkArgs(
+        network_name=name,
+        adopt=adopt,
+        adopted_id=seen.id if seen else "",
+        owner=owner,
+        generation=labels.generation(seen.labels if seen else None),
+        environment=reach,
+    )
 
 
 def container_labels(name: str, network_name: str, host: Host) -> Mapping[str, str] | None:

@@ -106,7 +106,12 @@ class _Docker:
     def __call__(self, *argv: str, partial: bool = False) -> str:
         try:
             done = self.run(
-                ["docker", *argv], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL,
+                ["docker", *argv],
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_SECONDS,
+                check=False,
+                stdin=subprocess.DEVNULL,
                 env={**os.environ, **environment(self.host)},
             )
         except FileNotFoundError:
@@ -122,8 +127,15 @@ class _Docker:
 
     def unreachable(self, why: str) -> str:
         where = f"dockerHost {self.host}" if self.host else "this machine's Docker"
-        remedy = "check that 'ssh' reaches it without a question and that its user may use Docker" if self.host.startswith("ssh:") else (
-            "add your user to the group docker and log in again" if "permission denied" in why.lower() else "start it (systemctl start docker), or set dockerHost")
+        remedy = (
+            "check that 'ssh' reaches it without a question and that its user may use Docker"
+            if self.host.startswith("ssh:")
+            else (
+                "add your user to the group docker and log in again"
+                if "permission denied" in why.lower()
+                else "start it (systemctl start docker), or set dockerHost"
+            )
+        )
         return f"{where} does not answer: {why}; {remedy}"
 
 

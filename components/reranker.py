@@ -66,7 +66,9 @@ class Reranker(pulumi.ComponentResource):
         )
         mounts = [docker.ContainerMountArgs(type="volume", source=cache.name, target=_containers.HOME)]
         if args.model_mount_source is not None:
-            mounts.append(docker.ContainerMountArgs(type=args.model_mount_type, source=args.model_mount_source, target=args.model_target, read_only=True))
+            mounts.append(
+                docker.ContainerMountArgs(type=args.model_mount_type, source=args.model_mount_source, target=args.model_target, read_only=True)
+            )
 
         key_arguments: list[str] = []
         key_id: pulumi.Input[str] = ""
@@ -110,7 +112,11 @@ class Reranker(pulumi.ComponentResource):
             storage_opts={},
             sysctls={},
             healthcheck=docker.ContainerHealthcheckArgs(
-                tests=["CMD", "python3", "-m", "serving", "health"], interval="10s", timeout="10s", start_period=_duration(args.health_timeout_seconds), retries=3
+                tests=["CMD", "python3", "-m", "serving", "health"],
+                interval="10s",
+                timeout="10s",
+                start_period=_duration(args.health_timeout_seconds),
+                retries=3,
             ),
             # The wait below fails sooner than the provider's own, and with the log.
             wait=False,

@@ -53,5 +53,8 @@ def _agrees(dtype: Any) -> bool:
     near = TOLERANCE.get(str(dtype), 0.0)
     agrees = len(found) == len(wanted) and all(torch.allclose(a.float(), b.float(), rtol=near, atol=near) for a, b in zip(found, wanted, strict=True))
     if not agrees:
-        print(f"vLLM's kernel for the norm is another in this image or in {dtype}: torch's operators are used, which is slower and nothing worse.", flush=True)
+        print(
+            f"vLLM's kernel for the norm is another in this image or in {dtype}: torch's operators are used, which is slower and nothing worse.",
+            flush=True,
+        )
     return agrees

@@ -206,7 +206,7 @@ def hub_files(endpoint: str, repo: str, revision: str, token: str) -> list[Remot
                 )
         # A mirror may hand out the next page's address on the host that it mirrors.
         following = link[1 : link.index(">")] if 'rel="next"' in link else ""
-        url = f"{endpoint}{following[following.index('/api/models/'):]}" if following else ""
+        url = f"{endpoint}{following[following.index('/api/models/') :]}" if following else ""
     return files
 
 
@@ -527,9 +527,7 @@ def listing(list_files: ListFiles, mirror: str, repo: str, revision: str, token:
     return files
 
 
-def from_mirrors(
-    list_files: ListFiles, mirrors: Sequence[str], options: argparse.Namespace, token: str
-) -> list[LocalFile]:
+def from_mirrors(list_files: ListFiles, mirrors: Sequence[str], options: argparse.Namespace, token: str) -> list[LocalFile]:
     """The repository from the first mirror that has it whole and right; what one has fetched, the next keeps."""
     repo, revision = options.repo, options.revision
     failed = []

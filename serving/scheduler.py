@@ -193,7 +193,9 @@ class Scheduler:
         while not self._has_enough():
             now = self.clock()
             # First those that have nothing yet: they were admitted for one document at least.
-            waiting = sorted((job for job in self.jobs if job.rest and not job.ended.done()), key=lambda job: (job.sent > 0, job.served, job.deadline))
+            waiting = sorted(
+                (job for job in self.jobs if job.rest and not job.ended.done()), key=lambda job: (job.sent > 0, job.served, job.deadline)
+            )
             shared = any(self._offer(job, waiting, now) or (not job.sent and self._offer_one(job, now)) for job in waiting)
             if not shared and not any(self._offer_one(job, now) for job in waiting):
                 for job in waiting:

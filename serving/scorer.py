@@ -46,9 +46,7 @@ class Shared:
 class Scorer:
     """Scores calls through an engine and remembers. Equal calls at one time are computed once; where the last of them gives up, the work stops."""
 
-    def __init__(
-        self, scheduler: Scheduler, threads: Executor, options: GuardOptions, metrics: Metrics, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, scheduler: Scheduler, threads: Executor, options: GuardOptions, metrics: Metrics, clock: Callable[[], float]) -> None:
         """`threads` tokenize; `clock` is the event loop's."""
         self.scheduler, self.threads, self.options, self.metrics, self.clock = scheduler, threads, options, metrics, clock
         self.scores: Cache[bytes, Scored] = Cache(options.cache_entries)

@@ -120,7 +120,9 @@ def _install(edge: Edge) -> None:
         edge.say(f"{' '.join(argv)} …")
         answer = edge.run(argv, APT_LIMIT_S)
         if answer.code:
-            raise Refusal(f"`{' '.join(argv)}` failed: {answer.tail(3)}; mend that, or install Docker by hand: https://docs.docker.com/engine/install/")
+            raise Refusal(
+                f"`{' '.join(argv)}` failed: {answer.tail(3)}; mend that, or install Docker by hand: https://docs.docker.com/engine/install/"
+            )
 
 
 def _start(edge: Edge, host: str) -> Daemon:

@@ -66,8 +66,15 @@ class Edge:
         try:
             # a session of its own, so that a timeout ends what the program started too
             process = subprocess.Popen(
-                argv, cwd=self.root, env=self.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                encoding="utf-8", errors="replace", start_new_session=True,
+                argv,
+                cwd=self.root,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
             )
         except OSError as failure:
             return Result(127, err=f"{argv[0]}: {failure.strerror}")

@@ -151,12 +151,15 @@ def _ensure_plugins(edge: Edge, program: str) -> None:
     files = {name: f"pulumi-resource-{name}-v{version}-{platform.system().lower()}-{_machine('amd64')}.tar.gz" for name, version in lost}
     raise Refusal(
         f"Pulumi's resource plugin {' and '.join(f'{name} {version}' for name, version in lost)} could not be installed. Tried:\n"
-        + "\n".join(map(str, tried)) + "\n"
+        + "\n".join(map(str, tried))
+        + "\n"
         "Ways around it, then run this again:\n"
         f"  - PATH: put {' and '.join(f'pulumi-resource-{name}' for name, _ in lost)} on it\n"
         "  - a local archive, fetched elsewhere:\n"
         + "".join(f"      {program} plugin install resource {name} {version} --file /path/{files[name]}\n" for name, version in lost)
-        + "  - a mirror's address: PULUMI_PLUGIN_SERVER=https://mirror/path, a folder with " + " and ".join(files.values()) + "\n"
+        + "  - a mirror's address: PULUMI_PLUGIN_SERVER=https://mirror/path, a folder with "
+        + " and ".join(files.values())
+        + "\n"
         "  - a proxy: HTTPS_PROXY=http://proxy:port, with SSL_CERT_FILE=/path/ca.pem where it has its own CA"
     )
 

@@ -39,8 +39,12 @@ def rows(edge: Edge, found: Daemon) -> tuple[Row, ...]:
     table.append(Row("cpus", "warn" if few else "ok", str(cpus), f"a rerank is slow on less than {MIN_CPUS}" if few else ""))
     small = memory < MIN_MEMORY_GIB
     table.append(
-        Row("memory", "warn" if small else "ok", f"{memory:.1f} GiB",
-            f"the 0.6B model wants {MIN_MEMORY_GIB} GiB: give Docker more memory, or look around with make demo" if small else "")
+        Row(
+            "memory",
+            "warn" if small else "ok",
+            f"{memory:.1f} GiB",
+            f"the 0.6B model wants {MIN_MEMORY_GIB} GiB: give Docker more memory, or look around with make demo" if small else "",
+        )
     )
     return (*table, _disk(edge, found))
 

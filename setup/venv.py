@@ -34,9 +34,7 @@ def ensure(edge: Edge, lock: str) -> Path:
             raise Refusal(
                 f"python -m venv failed: {made.tail()}; install what it needs (Debian and Ubuntu: apt-get install python3-venv), then run this again"
             )
-    pip = edge.run(
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", lock], PIP_LIMIT_S
-    )
+    pip = edge.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", lock], PIP_LIMIT_S)
     if pip.code:
         raise Refusal(
             f"pip could not install {lock} into .venv:\n{_indent(pip.tail(8))}\n"

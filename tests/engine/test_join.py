@@ -54,7 +54,9 @@ def test_the_reranker_joins_ragflows_network_survives_its_re_creation_and_leaves
 
     # compose up --force-recreate: another container on the same network
     docker("rm", "-f", ragflow)
-    make_standin(ragflow, image=base_image, network=network, labels={"com.docker.compose.service": "ragflow-cpu", "com.docker.compose.project": stack.token})
+    make_standin(
+        ragflow, image=base_image, network=network, labels={"com.docker.compose.service": "ragflow-cpu", "com.docker.compose.project": stack.token}
+    )
     assert stack.preview() == {}
     assert ranked() == DOCUMENTS[::-1]
 

@@ -68,10 +68,10 @@ From inside {standin}:
         say(f"  {result['relevance_score']:.3f}  {DOCUMENTS[result['index']]}")
     say(f"""
 What RAGFlow's form for a rerank model would take:
-  factory {form['factory']}, model {form['modelName']}, base URL {form['baseUrl']}, API key {form['apiKey']}
+  factory {form["factory"]}, model {form["modelName"]}, base URL {form["baseUrl"]}, API key {form["apiKey"]}
 
 Try it yourself:
-  {done.exports['verify'][0]}
+  {done.exports["verify"][0]}
 
 Next:
   make demo-down           removes the demo

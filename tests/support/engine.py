@@ -120,7 +120,7 @@ class Project:
             reap(process)
         if process.returncode:
             raise EngineError(f"pulumi preview exited {process.returncode}:\n{text}")
-        found, _ = json.JSONDecoder().raw_decode(text[text.index('{\n    "config"'):])
+        found, _ = json.JSONDecoder().raw_decode(text[text.index('{\n    "config"') :])
         return {step["urn"].split("::")[-1]: step["op"] for step in found["steps"] if step["op"] not in ("same", "refresh", "read")}
 
     def shown(self) -> str:

@@ -399,9 +399,24 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     *[
         ({}, change, {"reranker-container": {"command"}, **REPLACED})
         for change in (
-            {"maxModelLen": 2048}, {"kvCacheGiB": 2}, {"dtype": "float32"}, {"enforceEager": False}, {"instruction": "Find it"}, {"maxNumSeqs": 8},
-            {"maxNumBatchedTokens": 512}, {"vllmExtraArgs": ["--seed", "1"]}, {"threads": 1}, {"blockSize": 64}, {"prefixCaching": False}, {"preload": False},
-            {"deadlineSeconds": 20}, {"minDocumentTokens": 64}, {"maxQueryTokens": 512}, {"maxDocuments": 100}, {"maxBodyMiB": 8}, {"cacheEntries": 0},
+            {"maxModelLen": 2048},
+            {"kvCacheGiB": 2},
+            {"dtype": "float32"},
+            {"enforceEager": False},
+            {"instruction": "Find it"},
+            {"maxNumSeqs": 8},
+            {"maxNumBatchedTokens": 512},
+            {"vllmExtraArgs": ["--seed", "1"]},
+            {"threads": 1},
+            {"blockSize": 64},
+            {"prefixCaching": False},
+            {"preload": False},
+            {"deadlineSeconds": 20},
+            {"minDocumentTokens": 64},
+            {"maxQueryTokens": 512},
+            {"maxDocuments": 100},
+            {"maxBodyMiB": 8},
+            {"cacheEntries": 0},
             {"goldenCheck": False},
         )
     ],
@@ -410,27 +425,58 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     # a build that comes out otherwise is another image and another container, and nothing else
     *[
         ({}, change, {"image-base": {"build"}, "image-serving": {"build"}, "reranker-container": {"image"}, **REPLACED})
-        for change in ({"torchRequirement": "torch==2.12.0"}, {"baseImage": "debian:bookworm"}, {"extraIndex": "https://e/simple"}, {"debianMirror": "http://d/debian"})
+        for change in (
+            {"torchRequirement": "torch==2.12.0"},
+            {"baseImage": "debian:bookworm"},
+            {"extraIndex": "https://e/simple"},
+            {"debianMirror": "http://d/debian"},
+        )
     ],
     ({"backend": "gpu"}, {"gpuImage": "vllm/vllm-openai:v0.33.0"}, {"image-serving": {"build"}, "reranker-container": {"image"}, **REPLACED}),
     # another revision is another volume beside the old one
-    ({}, {"modelRevision": "f" * 40},
-     {VOLUME: {"gone"}, "model-volume-qwen3-reranker-0.6b-ffffffffffff": {"new"}, "model-populate": {"environment", "triggers"}, "reranker-container": {"mounts"}, **REPLACED}),
-    ({}, {"model": "Qwen/Qwen3-Reranker-4B", "memoryGiB": 24, "kvCacheGiB": 2},
-     {VOLUME: {"gone"}, "model-volume-qwen3-reranker-4b-6e9e69830b95": {"new"}, "model-populate": {"environment", "triggers"},
-      "reranker-container": {"mounts", "command", "memory", "memorySwap"}, **REPLACED}),
+    (
+        {},
+        {"modelRevision": "f" * 40},
+        {
+            VOLUME: {"gone"},
+            "model-volume-qwen3-reranker-0.6b-ffffffffffff": {"new"},
+            "model-populate": {"environment", "triggers"},
+            "reranker-container": {"mounts"},
+            **REPLACED,
+        },
+    ),
+    (
+        {},
+        {"model": "Qwen/Qwen3-Reranker-4B", "memoryGiB": 24, "kvCacheGiB": 2},
+        {
+            VOLUME: {"gone"},
+            "model-volume-qwen3-reranker-4b-6e9e69830b95": {"new"},
+            "model-populate": {"environment", "triggers"},
+            "reranker-container": {"mounts", "command", "memory", "memorySwap"},
+            **REPLACED,
+        },
+    ),
     ({}, {"modelMirrors": ["https://huggingface.co"]}, {"model-populate": {"environment"}}),
     ({}, {"modelToken": TOKEN}, {"model-populate": {"stdin"}}),
     # whether it is kept is an option, not an input
     ({}, {"modelKeep": False}, {}),
     ({"apiKey": KEY}, {"apiKey": KEY + "2"}, {"reranker-key-file": {"stdin"}, "reranker-container": {"labels"}, **REPLACED}),
-    ({"apiKey": KEY}, {"apiKey": ""}, {"reranker-key": {"gone"}, "reranker-key-file": {"gone"},
-    "reranker-container": {"labels", "mounts", "command"}, **REPLACED}),
+    (
+        {"apiKey": KEY},
+        {"apiKey": ""},
+        {"reranker-key": {"gone"}, "reranker-key-file": {"gone"}, "reranker-container": {"labels", "mounts", "command"}, **REPLACED},
+    ),
     ({}, {"ragflowMode": "none"}, {"ragflow-docker-ragflow-cpu-1": {"gone"}}),
-    ({}, {"networkName": "other"}, {
-        "network-bridge": {"name", "labels"}, "reranker-container": {"networksAdvanced", "labels"}, **REPLACED,
-        "ragflow-docker-ragflow-cpu-1": {"environment", "triggers"},
-    }),
+    (
+        {},
+        {"networkName": "other"},
+        {
+            "network-bridge": {"name", "labels"},
+            "reranker-container": {"networksAdvanced", "labels"},
+            **REPLACED,
+            "ragflow-docker-ragflow-cpu-1": {"environment", "triggers"},
+        },
+    ),
     *[
         ({"backend": "mock"}, change, {"reranker-container": {"command"}, **REPLACED})
         for change in ({"deadlineSeconds": 20}, {"instruction": "Find it"}, {"maxModelLen": 2048})
@@ -503,7 +549,12 @@ def test_a_container_that_was_removed_stopped_or_cut_off_by_hand_is_made_anew_wi
 
 def test_what_is_in_the_way_goes_first_and_what_took_hours_stays() -> None:
     recorded = run_program({"apiKey": KEY}, a_host())
-    assert {item.name for item in recorded.resources if item.delete_before_replace} == {"network-bridge", "reranker-container", "reranker-key", "reranker-cache"}
+    assert {item.name for item in recorded.resources if item.delete_before_replace} == {
+        "network-bridge",
+        "reranker-container",
+        "reranker-key",
+        "reranker-cache",
+    }
     assert {item.name for item in recorded.resources if item.retain_on_delete} == {VOLUME}
     assert set(recorded.named("reranker-container").replace_on_changes) == {"mounts", "tmpfs", "healthcheck", "init"}
     assert {item.name for item in recorded.resources if item.protect or item.ignore_changes} == set()

@@ -128,7 +128,9 @@ def test_no_pass_of_the_engine_begins_half_empty_while_there_is_work() -> None:
         job, _ = await timed(made, items(24, 540), 60)
         assert len(job.results) == 24
         assert engine.passes <= 1.2 * 24 * 550 / 1024
-        assert made.speed.tokens_per_second == pytest.approx(24 * 550 / engine.passes / 1024 * 650, rel=0.05), "two chunks that end with one pass are learned once"
+        assert made.speed.tokens_per_second == pytest.approx(24 * 550 / engine.passes / 1024 * 650, rel=0.05), (
+            "two chunks that end with one pass are learned once"
+        )
 
     virtual.run(story())
 

@@ -58,7 +58,12 @@ def main():
 
 def serve(folder: Path, context: str, registry: str, norm: str) -> tuple[dict[str, object], str]:
     """What the stand-in says when it runs under serving.server, and standard error."""
-    for name, text in {"v1/engine/utils": context, "model_executor/models/registry": registry, "model_executor/layers/layernorm": norm, "entry": SERVER}.items():
+    for name, text in {
+        "v1/engine/utils": context,
+        "model_executor/models/registry": registry,
+        "model_executor/layers/layernorm": norm,
+        "entry": SERVER,
+    }.items():
         path = folder / "vllm" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
@@ -77,7 +82,14 @@ def serve(folder: Path, context: str, registry: str, norm: str) -> tuple[dict[st
 def test_the_engine_inherits_what_the_server_imported_and_its_signals_stay_its_own(tmp_path: Path) -> None:
     said, errors = serve(tmp_path, CONTEXT, REGISTRY, NORM)
     pid = said["pid"]
-    assert said == {"argv": ["vllm.entry", "--port", "8000"], "pid": pid, "answer": ["inherited", pid], "noise": False, "looked": pid, "norm": "serving.kernels"}
+    assert said == {
+        "argv": ["vllm.entry", "--port", "8000"],
+        "pid": pid,
+        "answer": ["inherited", pid],
+        "noise": False,
+        "looked": pid,
+        "norm": "serving.kernels",
+    }
     assert errors == ""
 
 

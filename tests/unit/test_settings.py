@@ -33,9 +33,18 @@ KEY = (
 
 # key, bad value, the other keys that make it count, and the sentence after "key: "
 BAD: list[tuple[str, Any, dict[str, Any], str]] = [
-    ("registryImage", f"vllm:1{DIGEST}", {},
-     f"'vllm:1{DIGEST}' is read with imageStrategy registry alone, and imageStrategy is wheel; remove it, or set imageStrategy to registry"),
-    ("archiveImage", "vllm-cpu:1", {}, "'vllm-cpu:1' is read with imageStrategy archive alone, and imageStrategy is wheel; remove it, or set imageStrategy to archive"),
+    (
+        "registryImage",
+        f"vllm:1{DIGEST}",
+        {},
+        f"'vllm:1{DIGEST}' is read with imageStrategy registry alone, and imageStrategy is wheel; remove it, or set imageStrategy to registry",
+    ),
+    (
+        "archiveImage",
+        "vllm-cpu:1",
+        {},
+        "'vllm-cpu:1' is read with imageStrategy archive alone, and imageStrategy is wheel; remove it, or set imageStrategy to archive",
+    ),
     ("dockerHost", "ssh://me:hunter2@box", {}, f"'ssh://***@box' {HOST}"),
     ("backend", "cuda", {}, "'cuda' must be one of cpu, gpu, external, mock"),
     ("dockerHost", "http://box", {}, f"'http://box' {HOST}"),
@@ -214,7 +223,12 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("minDocumentTokens", 2049, {}, "2049 must be at most half of maxModelLen (4096); lower it to 2048, or raise maxModelLen to 4098"),
     ("maxQueryTokens", 15, {}, "15 must be from 16 to 20480 tokens"),
     ("maxQueryTokens", 1024, {"maxModelLen": 1024}, "1024 must be at most half of maxModelLen (1024); lower it to 512, or raise maxModelLen to 2048"),
-    ("maxQueryTokens", 513, {"backend": "mock", "maxModelLen": 1025}, "513 must be at most half of maxModelLen (1025); lower it to 512, or raise maxModelLen to 1026"),
+    (
+        "maxQueryTokens",
+        513,
+        {"backend": "mock", "maxModelLen": 1025},
+        "513 must be at most half of maxModelLen (1025); lower it to 512, or raise maxModelLen to 1026",
+    ),
     ("maxDocuments", 0, {}, "0 must be from 1 to 10000 documents"),
     ("maxDocuments", 10_001, {}, "10001 must be from 1 to 10000 documents"),
     ("maxBodyMiB", 0, {}, "0 must be from 1 to 256 MiB"),

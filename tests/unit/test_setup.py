@@ -174,10 +174,14 @@ def test_the_environment_is_made_from_the_lock_with_hashes_and_only_once(machine
     assert python == machine.root / ".venv/bin/python"
     first = list(machine.ran)
     venv.ensure(machine, venv.RUNTIME_LOCK)
-    assert first == machine.ran == [
-        "python3 -m venv --clear .venv",
-        "python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock",
-    ]
+    assert (
+        first
+        == machine.ran
+        == [
+            "python3 -m venv --clear .venv",
+            "python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock",
+        ]
+    )
 
 
 def test_a_changed_lock_makes_the_environment_again(machine: Machine) -> None:
@@ -591,17 +595,14 @@ def stopped_mac(machine: Machine) -> None:
         (denied, "join the docker group: sudo usermod -aG docker $USER, then log in again"),
         (
             other_user,
-            "install and start it: sudo apt-get install -y docker.io iptables && sudo dockerd &, "
-            "then sudo usermod -aG docker $USER and log in again",
+            "install and start it: sudo apt-get install -y docker.io iptables && sudo dockerd &, then sudo usermod -aG docker $USER and log in again",
         ),
         (other_user_stopped, "start it: sudo systemctl start docker, then sudo usermod -aG docker $USER and log in again"),
         (other_system, "install Docker: https://docs.docker.com/engine/install/ (Linux) or Docker Desktop"),
         (stopped_mac, "start it: systemctl start docker (Linux), or open Docker Desktop"),
     ],
 )
-def test_where_docker_cannot_be_installed_from_here_the_remedy_is_told(
-    machine: Machine, host_is: Callable[[Machine], None], remedy: str
-) -> None:
+def test_where_docker_cannot_be_installed_from_here_the_remedy_is_told(machine: Machine, host_is: Callable[[Machine], None], remedy: str) -> None:
     host_is(machine)
     machine.env["YES"] = "1"
     assert refusal(lambda: daemon.ensure(machine)).endswith(f"; {remedy}")
@@ -1110,7 +1111,11 @@ def small_suite(tmp_path: Path) -> Callable[..., tuple[int, str]]:
 
     def run(*args: str, **env: str) -> tuple[int, str]:
         answer = subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+            [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
             env={"PATH": str(tmp_path / "empty"), "HOME": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", **env},
         )
         return answer.returncode, answer.stdout + answer.stderr

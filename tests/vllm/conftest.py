@@ -49,7 +49,9 @@ def trusted(project: Path) -> str:
 
 def pip_index() -> str:
     """The package index that pip is set to here; '' is its own."""
-    asked = subprocess.run([sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, timeout=60, check=False)
+    asked = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "get", "global.index-url"], capture_output=True, text=True, timeout=60, check=False
+    )
     return asked.stdout.strip()
 
 
@@ -57,7 +59,25 @@ def inside(image: str, models: Path, *arguments: str, stdin: str = "") -> str:
     """Output of the image's python3 with tests/support at hand and the models at MODELS."""
     mounts = ["-v", f"{ROOT / 'tests/support'}:/support:ro", "-v", f"{models}:{MODELS}"]
     hush = ["-e", "TQDM_DISABLE=1", "-e", "PYTHONWARNINGS=ignore"]
-    return docker("run", "--rm", "-i", "--user", "0:0", "--network", "none", *hush, *mounts, "-w", "/support", "--entrypoint", "python3", image, *arguments, stdin=stdin, timeout=300)
+    return docker(
+        "run",
+        "--rm",
+        "-i",
+        "--user",
+        "0:0",
+        "--network",
+        "none",
+        *hush,
+        *mounts,
+        "-w",
+        "/support",
+        "--entrypoint",
+        "python3",
+        image,
+        *arguments,
+        stdin=stdin,
+        timeout=300,
+    )
 
 
 def reference(laptop: Laptop, revision: int, prompts: Sequence[str]) -> list[float]:
@@ -81,7 +101,19 @@ def laptop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Laptop]:
             # float32 so that scores can be compared with the reference to five digits; a tiny model needs less than the laptop's 8 GiB.
             dtype="float32", memoryGiB=6, model=REPO, modelRevision=REVISIONS[0], modelNetwork="host",
         )  # fmt: skip
-        stack.run("up", "--yes", "--skip-preview", "--non-interactive", "--target", "**::image", "--target", "**image-base", "--target", "**image-serving", timeout=BUILD_SECONDS)
+        stack.run(
+            "up",
+            "--yes",
+            "--skip-preview",
+            "--non-interactive",
+            "--target",
+            "**::image",
+            "--target",
+            "**image-base",
+            "--target",
+            "**image-serving",
+            timeout=BUILD_SECONDS,
+        )
         image = docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={stack.container}").strip()
         for seed in range(len(REVISIONS)):
             inside(image, models, "/support/tiny_model.py", f"{MODELS}/{seed}", "--seed", str(seed))

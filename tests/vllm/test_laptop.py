@@ -13,7 +13,14 @@ from tests.support.ragflow import curl, rerank
 from tests.vllm.conftest import API_KEY, MODEL_TOKEN, REPO, REVISIONS, SLUG, Laptop, reference
 
 QUERY = "What is the capital of China?"
-DOCUMENTS = ["Beijing is the capital of China.", "Apples are red.", "北京是中国的首都。", "def capital(): return 'Berlin'", "Größe und Straße", "Apples are red."]
+DOCUMENTS = [
+    "Beijing is the capital of China.",
+    "Apples are red.",
+    "北京是中国的首都。",
+    "def capital(): return 'Berlin'",
+    "Größe und Straße",
+    "Apples are red.",
+]
 
 
 def scores(laptop: Laptop, model: str = SLUG, key: str = "") -> list[float]:

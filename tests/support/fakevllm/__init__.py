@@ -20,7 +20,16 @@ REPO = "stand-in/Tiny-Reranker"
 SLUG = "tiny-reranker"
 REVISION = "5ca1ab1e0ddba11f00d5eed5deadbea7cafef00d"
 # What the launcher asks of the machine: 1 GiB of KV cache and 2 GiB for vLLM itself.
-SIZED = {"cpus": 1, "memoryGiB": 4, "shmGiB": 1, "kvCacheGiB": 1, "maxModelLen": 1024, "maxQueryTokens": 512, "model": REPO, "modelRevision": REVISION}
+SIZED = {
+    "cpus": 1,
+    "memoryGiB": 4,
+    "shmGiB": 1,
+    "kvCacheGiB": 1,
+    "maxModelLen": 1024,
+    "maxQueryTokens": 512,
+    "model": REPO,
+    "modelRevision": REVISION,
+}
 
 
 @dataclass(frozen=True)
