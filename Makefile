@@ -2,9 +2,9 @@
 PYTHON ?= python3
 export STACK YES TIERS BENCH
 
-.PHONY: help up preview down setup test demo demo-down lint bench
+.PHONY: help up preview down setup verify test demo demo-down lint bench docker-stop
 help:
 	@$(PYTHON) -m setup
 
-up preview down setup test demo demo-down lint bench:
+up preview down setup verify test demo demo-down lint bench docker-stop:
 	@$(PYTHON) -m setup $@

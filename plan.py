@@ -1,11 +1,167 @@
-"""From settings and host to the components' arguments: names, argv and form values, computed without pulumi resources."""
+"""Settings + host + owner -> the arguments of every component, and the outputs. Nothing here waits, asks or declares: a value that only the engine knows comes in and goes out as it is."""
 
 import json
 import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from components import _containers
-from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase
-from settings import Settings
+import pulumi
+
+from components import ImageArgs, ModelArgs, ModelVolume, NetworkArgs, RagflowArgs, RerankerArgs, RerankerImage, SharedNetwork, _containers
+from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
+from components.model import volume_name
+from config.settings import Settings
+from host import labels, ragflow
+from host.docker import environment
+from host.observe import Container, Host
+from serving import dials
+from serving.launch import options
+from serving.options import ServiceOptions
+
+NO_RAGFLOW = "no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers"
+KEY_PLACEHOLDER = "x"  # RAGFlow's client refuses an empty key, and any other will do where none is asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A stack on its host. `ragflows`: RAGFlow's containers; `network_name`: the network that they and the reranker share; `owner`: whose all of it is."""
+
+    settings: Settings
+    host: Host
+    owner: str
+    ragflows: Sequence[Container]
+    network_name: str
+
+    @property
+    def attached(self) -> Sequence[Container]:
+        """RAGFlow's containers that this stack attaches."""
+        return self.ragflows if self.settings.ragflow_mode == "attach" else []
+
+    @property
+    def joined(self) -> list[str]:
+        """Names of those that share the network with the reranker without being attached to it."""
+        return [container.name for container in self.ragflows if self.network_name in container.networks]
+
+    @property
+    def warnings(self) -> list[str]:
+        return [NO_RAGFLOW] if self.settings.ragflow_mode == "attach" and not self.ragflows else []
+
+    @property
+    def has_model(self) -> bool:
+        return self.settings.backend != "mock"
+
+    @property
+    def reach(self) -> dict[str, str]:
+        """Environment that reaches the stack's Docker host."""
+        return environment(self.settings.docker_host)
+
+    def network(self) -> NetworkArgs:
+        """Ours to make where nobody made it, or where we did. Raises ragflow.NotFound where RAGFlow's own is to be joined and is not there."""
+        seen = self.host.networks.get(self.network_name)
+        if self.settings.ragflow_mode == "join" and seen is None:
+            said = f"ragflowNetwork: no network {self.network_name!r} on this host; start RAGFlow first, 'docker network ls' shows the names"
+            raise ragflow.NotFound(said)
+        return NetworkArgs(
+            network_name=self.network_name,
+            adopt=seen is not None and not labels.owned(seen.labels, self.owner),
+            adopted_id=seen.id if seen else "",
+            owner=self.owner,
+            generation=labels.generation(seen.labels if seen else None),
+            environment=self.reach,
+        )
+
+    def image(self) -> ImageArgs:
+        s = self.settings
+        return ImageArgs(
+            base=image_base(s),
+            image_name=image_name(s),
+            platform=self.host.platform,
+            build_network=s.build_network,
+            ca_bundle=s.ca_bundle,
+            environment=self.reach,
+        )
+
+    def model(self, image: RerankerImage) -> ModelArgs:
+        """The model of these settings, filled in by a container of the image."""
+        s = self.settings
+        return ModelArgs(
+            source=s.model_source,
+            repo=s.model,
+            revision=s.model_revision,
+            slug=s.model_slug,
+            mirrors=s.model_mirrors,
+            endpoint=s.modelscope_endpoint,
+            path=s.model_path,
+            token=s.model_token,
+            token_hosts=s.model_token_hosts,
+            keep=s.model_keep,
+            network=s.model_network,
+            image_name=image.image_name,
+            prefix=s.container_name,
+            generation=self._generation(volume_name(s.container_name, s.model_slug, s.model_revision)),
+            owner=self.owner,
+            proxies=proxies(s),
+            environment=self.reach,
+        )
+
+    def reranker(self, image: RerankerImage, network: SharedNetwork, model: ModelVolume | None) -> RerankerArgs:
+        s = self.settings
+        return RerankerArgs(
+            container_name=s.container_name,
+            image_name=image.image_name,
+            image_id=image.image_id,
+            arguments=arguments(s),
+            network_name=network.network_name,
+            network_id=network.network_id,
+            model_mount_type=model.mount_type if model else "",
+            model_mount_source=model.mount_source if model else None,
+            model_target=model_target(s),
+            model_populated=model.populated if model else None,
+            api_key=s.api_key or None,
+            generation=labels.generation(self._serving()),
+            cache_generation=self._generation(f"{s.container_name}-cache"),
+            key_generation=self._generation(f"{s.container_name}-key"),
+            bind_address=s.bind_address,
+            host_port=s.host_port,
+            cpus=s.cpus,
+            memory_mib=s.memory_gib * 1024,
+            shm_mib=s.shm_gib * 1024,
+            gpus=s.gpu_count if s.backend == "gpu" else 0,
+            restart=s.restart_policy,
+            log_max_mib=s.log_max_mib,
+            health_timeout_seconds=s.health_timeout_seconds,
+            owner=self.owner,
+            environment=self.reach,
+        )
+
+    def ragflow(self, network: SharedNetwork) -> RagflowArgs:
+        return RagflowArgs(
+            containers=self.attached, network_name=network.network_name, observed_network=self.network_name, owner=self.owner, environment=self.reach
+        )
+
+    def compose_override(self) -> str:
+        """What attaches RAGFlow for good; empty where the reranker joins its network instead."""
+        return "" if self.settings.ragflow_mode == "join" else ragflow.compose_override(self.ragflows, self.settings.network_name)
+
+    def _generation(self, volume: str) -> str:
+        return labels.generation(self.host.volumes.get(volume))
+
+    def _serving(self) -> Mapping[str, str] | None:
+        """Labels of our container, or None where it does not serve: gone, stopped, or cut off from its network."""
+        own = self.host.container(self.settings.container_name)
+        return own.labels if own and own.running and self.network_name in own.networks else None
+
+
+def plan(settings: Settings, host: Host, owner: str) -> Plan:
+    """Raises ragflow.NotFound where RAGFlow's containers, or their network, are not where the settings say."""
+    s, ragflows = settings, []
+    if s.ragflow_mode != "none":
+        ragflows = ragflow.find(host.containers, named=s.ragflow_containers, own=s.container_name)
+    name = s.network_name
+    if s.ragflow_mode == "join":
+        name = s.ragflow_network or ragflow.own_network(ragflows, shared=s.network_name)
+    return Plan(settings=s, host=host, owner=owner, ragflows=ragflows, network_name=name)
 
 
 def proxies(s: Settings) -> dict[str, str]:
@@ -18,7 +174,8 @@ def image_base(s: Settings) -> Base:
     """The image below the serving layer."""
     match s.backend, s.image_strategy:
         case "mock", _:
-            return RegistryBase(reference=s.base_image)
+            index = {"PACKAGE_INDEX": s.package_index} if s.package_index else {}
+            return PythonBase(reference=s.base_image, build_args={**index, **proxies(s)})
         case "gpu", _:
             return RegistryBase(reference=s.gpu_image)
         case _, "wheel":
@@ -48,41 +205,25 @@ def image_name(s: Settings) -> str:
 
 def arguments(s: Settings) -> list[str]:
     """argv of the reranker's container after the entry point."""
+    names = tuple(_containers.serving_names(s.model_slug))
     if s.backend == "mock":
-        return ["mock", *_guard(s)]
-    gpu = ["--tensor-parallel-size", str(s.gpu_count), "--gpu-memory-utilization", f"{s.gpu_memory_utilization_percent / 100:.2f}"]
-    return [
-        "launch", "--device", s.backend, "--model", model_target(s), *_guard(s),
-        "--dtype", s.dtype, "--kv-cache-gib", str(s.kv_cache_gib),
-        "--max-num-batched-tokens", str(s.max_num_batched_tokens), "--max-num-seqs", str(s.max_num_seqs),
-        "--threads", str(s.threads), "--block-size", str(s.block_size), "--prefix-caching", _switch(s.prefix_caching), "--preload", _switch(s.preload),
-        "--eager" if s.enforce_eager else "--compiled",
-        *(gpu if s.backend == "gpu" else []),
-        *(["--unverified"] if s.model_source == "directory" else []),
-        *(["--", *s.vllm_extra_args] if s.vllm_extra_args else []),
-    ]  # fmt: skip
-
-
-def _guard(s: Settings) -> list[str]:
-    """What the guard is told, the same for every backend (serving/options.py reads it)."""
-    names = [item for name in _containers.serving_names(s.model_slug) for item in ("--served-model-name", name)]
-    return [
-        *names, "--instruction", s.instruction, "--max-model-len", str(s.max_model_len), "--deadline-seconds", str(s.deadline_seconds),
-        "--min-document-tokens", str(s.min_document_tokens), "--max-query-tokens", str(s.max_query_tokens), "--max-documents", str(s.max_documents),
-        "--max-body-mib", str(s.max_body_mib), "--cache-entries", str(s.cache_entries), "--golden", _switch(s.golden_check),
-    ]  # fmt: skip
-
-
-def _switch(on: bool) -> str:
-    return "on" if on else "off"
+        return ["mock", *dials.argv(dials.take(ServiceOptions, s, served_model_names=names, model=""))]
+    launched = dials.take(
+        options.LaunchOptions,
+        s,
+        served_model_names=names,
+        device=s.backend,
+        model=model_target(s),
+        unverified=s.model_source == "directory",
+        extra=s.vllm_extra_args,
+        **({} if s.backend == "gpu" else {"gpu_count": 0, "gpu_memory_utilization_percent": 0}),
+    )
+    return ["launch", *options.written(launched)]
 
 
 def model_target(s: Settings) -> str:
     """Where the model stands inside the container."""
     return f"/models/{s.model_slug}"
-
-
-KEY_PLACEHOLDER = "x"  # RAGFlow's client refuses an empty key, and any other will do where none is asked for
 
 
 def ragflow_form(s: Settings, base_url: str, model: str) -> dict[str, str]:
@@ -98,12 +239,27 @@ def ragflow_form(s: Settings, base_url: str, model: str) -> dict[str, str]:
     }
 
 
-def verify_commands(s: Settings, *, attached: list[str], base_url: str, host_url: str, model: str) -> list[str]:
+def verify_commands(s: Settings, *, attached: Sequence[str], base_url: str, host_url: str, model: str) -> list[str]:
     """Shell commands that show the reranker answering: from inside RAGFlow, and from the Docker host where a port is published."""
-    header = ' -H "Authorization: Bearer $RERANK_API_KEY"' if s.api_key else ""
+    # By standard input, from a shell's own printf: a key in curl's argv would show in every list of processes.
+    key, header = ("printf 'Authorization: Bearer %s' \"$RERANK_API_KEY\" | ", " -H @-") if s.api_key else ("", "")
     body = json.dumps({"model": model, "query": "capital of France", "documents": ["Paris is the capital of France", "Bananas are yellow"]})
-    call = f"curl -fsS -m 60{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
+    call = f"{key}curl -fsS -m 60{header} -H 'Content-Type: application/json' -d {shlex.quote(body)}"
     docker = f"docker -H {s.docker_host}" if s.docker_host else "docker"
     inside = f"{docker} exec{' -e RERANK_API_KEY' if s.api_key else ''}"
     commands = [f"{inside} {name} sh -c {shlex.quote(f'{call} {base_url}/rerank')}" for name in attached]
     return commands + ([f"{call} {host_url}/rerank"] if host_url else [])
+
+
+def outputs(s: Settings, *, model: str, **seen: pulumi.Input[Any]) -> dict[str, pulumi.Input[Any]]:
+    """The documented outputs (docs/outputs.md), the same names for every backend. `seen`: what the components gave; what is not given is empty."""
+    empty: dict[str, pulumi.Input[Any]] = {"networkName": "", "containerName": "", "imageDigest": "", "attachedContainers": [], "composeOverride": ""}
+    found = {**empty, **seen, "modelName": model}
+    base_url, host_url, attached = found["internalUrl"], found["hostUrl"], found["attachedContainers"]
+    return {
+        **found,
+        "ragflow": pulumi.Output.from_input(base_url).apply(lambda url: ragflow_form(s, str(url), model)),
+        "verify": pulumi.Output.all(attached, base_url, host_url).apply(
+            lambda known: verify_commands(s, attached=known[0], base_url=known[1], host_url=known[2], model=model)
+        ),
+    }

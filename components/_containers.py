@@ -32,11 +32,14 @@ def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = ""
     return f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null\nexec {shlex.join(argv)}{redirect}'
 
 
-def populate_arguments(*, source: str, repo: str, revision: str, mirrors: Sequence[str], endpoint: str, target: str) -> list[str]:
+def populate_arguments(
+    *, source: str, repo: str, revision: str, mirrors: Sequence[str], endpoint: str, token_hosts: Sequence[str], target: str
+) -> list[str]:
     """argv of serving.populate for a source: hub | modelscope | directory | archive."""
+    token = ["--token-stdin", *(item for host in token_hosts for item in ("--token-host", host))]
     where = {
-        "hub": [item for mirror in mirrors for item in ("--mirror", mirror)] + ["--token-stdin"],
-        "modelscope": ["--endpoint", endpoint, "--token-stdin"],
+        "hub": [*(item for mirror in mirrors for item in ("--mirror", mirror)), *token],
+        "modelscope": ["--endpoint", endpoint, *token],
     }.get(source, [])
     return ["populate", "--source", source, "--repo", repo, "--revision", revision, "--target", target, *where]
 

@@ -1,12 +1,11 @@
 """What an up that was killed made on the host and could not write into the state: it stands in the way of the next one."""
 
-import os
-import subprocess
 from collections.abc import Mapping
 
 import pulumi
 
-import labels
+from host import labels
+from host.docker import Docker, DockerError
 
 TIMEOUT_SECONDS = 120
 
@@ -29,11 +28,8 @@ def cleared(name: str, *, kind: str, called: str, owner: str, environment: Mappi
 
 
 def _docker(environment: Mapping[str, str], *argv: str) -> str:
-    surroundings = {**os.environ, **environment}
-    done = subprocess.run(
-        ["docker", *argv], capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL, env=surroundings
-    )
-    if done.returncode:
-        what = f"what an interrupted up left could not be removed: docker {' '.join(argv)}: {done.stderr.strip()}"
-        raise RuntimeError(f"{what}; remove it by hand and run pulumi up again")
-    return done.stdout
+    try:
+        return Docker(environment, timeout=TIMEOUT_SECONDS)(*argv)
+    except DockerError as error:
+        what = f"what an interrupted up left could not be removed: docker {' '.join(argv)}: {error}"
+        raise RuntimeError(f"{what}; remove it by hand and run pulumi up again") from error

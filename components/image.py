@@ -45,7 +45,15 @@ class ArchiveBase:
     reference: str
 
 
-Base = WheelBase | SourceBase | RegistryBase | ArchiveBase
+@dataclass(frozen=True, kw_only=True)
+class PythonBase:
+    """A published image with Python and without vLLM, under the mock: its web server is installed too. `build_args` say from where (images/Dockerfile.serving)."""
+
+    reference: str
+    build_args: Mapping[str, str]
+
+
+Base = WheelBase | SourceBase | RegistryBase | ArchiveBase | PythonBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +77,7 @@ class RerankerImage(pulumi.ComponentResource):
     def __init__(self, name: str, args: ImageArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rerank:index:RerankerImage", name, None, opts)
         reference, identity = self._base(name, args)
+        fetches = args.base if isinstance(args.base, PythonBase) else None
         serving = docker.Image(
             f"{name}-serving",
             image_name=args.image_name,
@@ -78,8 +87,14 @@ class RerankerImage(pulumi.ComponentResource):
                 dockerfile="images/Dockerfile.serving",
                 builder_version=docker.BuilderVersion.BUILDER_BUILD_KIT,
                 platform=args.platform,
+                network=_network(args.build_network) if fetches else None,
                 # The tag of the base stays when its content changes: its id is what makes this layer follow.
-                args={"BASE": reference, "BASE_ID": identity, "CA_BUNDLE": args.ca_bundle},
+                args={
+                    "BASE": reference,
+                    "BASE_ID": identity,
+                    "CA_BUNDLE": args.ca_bundle,
+                    **({"PACKAGES": "mock", **fetches.build_args} if fetches else {}),
+                },
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )
@@ -99,7 +114,7 @@ class RerankerImage(pulumi.ComponentResource):
                 tag = f"vllm-cpu:{version}"
                 script = source_script(tag, f"{context}#v{version}", args.platform, args.build_network, build_args)
                 return tag, self._commanded(name, args, script, [context, version])
-            case RegistryBase(reference=reference):
+            case RegistryBase(reference=reference) | PythonBase(reference=reference):
                 return reference, reference
             case ArchiveBase(path=path, reference=reference):
                 return reference, self._commanded(name, args, archive_script(path, reference), [file_identity(path)])
@@ -116,7 +131,7 @@ class RerankerImage(pulumi.ComponentResource):
                 dockerfile=dockerfile,
                 builder_version=docker.BuilderVersion.BUILDER_BUILD_KIT,
                 platform=args.platform,
-                network=None if args.build_network == "default" else args.build_network,
+                network=_network(args.build_network),
                 args=build_args,
             ),
             opts=pulumi.ResourceOptions(parent=self),
@@ -132,6 +147,11 @@ class RerankerImage(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self),
         )
         return made.stdout
+
+
+def _network(build_network: str) -> str | None:
+    """As docker.Image takes it: None is the builder's own."""
+    return None if build_network == "default" else build_network
 
 
 def is_local(context: str) -> bool:

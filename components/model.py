@@ -8,14 +8,14 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 
-import labels
 from components import _containers
 from components.image import file_identity
+from host import labels
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
-    """`source` is hub | modelscope | directory | archive; `path` is the directory's or the archive's; `token` never leaves stdin.
+    """`source` is hub | modelscope | directory | archive; `path` is the directory's or the archive's; `token` never leaves stdin, and goes to the addresses in `token_hosts` alone.
 
     `generation` is the incarnation of the volume (labels.generation), `environment` reaches the stack's Docker host, `proxies` the mirrors.
     """
@@ -28,6 +28,7 @@ class ModelArgs:
     endpoint: str
     path: str
     token: pulumi.Input[str] = field(repr=False)
+    token_hosts: Sequence[str] = ()
     keep: bool
     network: str
     image_name: pulumi.Input[str]
@@ -73,7 +74,13 @@ class ModelVolume(pulumi.ComponentResource):
             mount = f"type=volume,source={volume_name(args.prefix, args.slug, args.revision)},target={target}"
         container = f"{args.prefix}-populate"
         arguments = _containers.populate_arguments(
-            source=args.source, repo=args.repo, revision=args.revision, mirrors=args.mirrors, endpoint=args.endpoint, target=target
+            source=args.source,
+            repo=args.repo,
+            revision=args.revision,
+            mirrors=args.mirrors,
+            endpoint=args.endpoint,
+            token_hosts=args.token_hosts,
+            target=target,
         )
         archive = str(Path(args.path).expanduser()) if args.source == "archive" else ""
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import pulumi
 import pulumi_docker as docker
 
-import labels
 from components import _leftovers
+from host import labels
 
 
 @dataclass(frozen=True, kw_only=True)

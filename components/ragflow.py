@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_command as command
 
-import labels
-from components import _ragflow
-from host import Container
+from host import labels
+from host.observe import Container
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +33,8 @@ class RagflowAttachment(pulumi.ComponentResource):
             incarnation = labels.attachment(container.networks.get(args.observed_network), args.owner)
             attachment = command.local.Command(
                 f"{name}-{container.name}",
-                create=_ragflow.CONNECT,
-                delete=_ragflow.DISCONNECT,
+                create=CONNECT,
+                delete=DISCONNECT,
                 environment={
                     **args.environment,
                     "ATTACHMENT": incarnation,
@@ -49,3 +48,20 @@ class RagflowAttachment(pulumi.ComponentResource):
             names.append(pulumi.Output.all(container.name, attachment.id).apply(lambda both: str(both[0])))
         self.attached = pulumi.Output.all(*names).apply(list)
         self.register_outputs({"attached": self.attached})
+
+
+CONNECT = """
+set -e
+if docker inspect --format '{{json .NetworkSettings.Networks}}' "$CONTAINER" | grep -qF "\\"$NETWORK\\":"; then
+  echo "$NAME is on $NETWORK already"
+else
+  docker network connect --alias "$ATTACHMENT" "$NETWORK" "$CONTAINER"
+  echo "$NAME joined $NETWORK"
+fi
+""".strip()
+
+# By id and alias: never a container that was re-created since, never an attachment that somebody else made.
+DISCONNECT = """
+seen=$(docker inspect --format '{{range $name, $end := .NetworkSettings.Networks}}{{range $end.Aliases}}{{println $name .}}{{end}}{{end}}' "$CONTAINER" 2>/dev/null) || exit 0
+if printf '%s\\n' "$seen" | grep -qxF "$NETWORK $ATTACHMENT"; then docker network disconnect --force "$NETWORK" "$CONTAINER"; fi
+""".strip()

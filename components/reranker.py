@@ -7,8 +7,8 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 
-import labels
 from components import _containers, _leftovers
+from host import labels
 
 
 @dataclass(frozen=True, kw_only=True)

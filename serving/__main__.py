@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-COMMANDS = {"launch": "launcher", "mock": "mock", "health": "health", "populate": "populate", "key": "keys"}
+COMMANDS = {"launch": "launch.run", "mock": "launch.mock", "health": "health.probe", "populate": "populate.run", "key": "keys"}
 
 
 def main(argv: list[str]) -> int:

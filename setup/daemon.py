@@ -121,7 +121,7 @@ def _install(edge: Edge) -> None:
         answer = edge.run(argv, APT_LIMIT_S)
         if answer.code:
             raise Refusal(
-                f"`{' '.join(argv)}` failed: {answer.tail(3)}; mend that, or install Docker by hand: https://docs.docker.com/engine/install/"
+                f"`{' '.join(argv)}` failed: {answer.tail(3)}; repair that, or install Docker by hand: https://docs.docker.com/engine/install/"
             )
 
 
@@ -136,7 +136,7 @@ def _start(edge: Edge, host: str) -> Daemon:
         else:
             pid, started = edge.spawn(["dockerd"], log), True
             pid_file.write_text(f"{pid}\n")
-            edge.say(f"Started dockerd (process {pid}), log {log}; `python3 -m setup docker-stop` ends it.")
+            edge.say(f"Started dockerd (process {pid}), log {log}; `make docker-stop` ends it.")
     deadline = edge.now() + START_LIMIT_S
     while (found := look(edge, host)).state != "ready":
         if edge.now() > deadline:

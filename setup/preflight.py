@@ -1,15 +1,18 @@
-"""The host, looked at and never touched: one row a fact, with what to do about it."""
+"""What the host has, read and never changed: one row a fact, with what to do about it."""
 
+import math
 import platform
 from dataclasses import dataclass
 from typing import Literal
 
+from serving import memory
 from setup import daemon
 from setup.daemon import Daemon
 from setup.edge import GIB, Edge
 
 MIN_CPUS = 2
-MIN_MEMORY_GIB = 6
+# the smallest model in the widest format, with the smallest cache
+MIN_MEMORY_GIB = math.ceil(memory.KNOWN_MODELS["qwen3-reranker-0.6b"].footprint.needed_bytes("float32", GIB, forks=True) / GIB)
 MIN_DISK_GIB = 20
 
 

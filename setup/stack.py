@@ -9,6 +9,7 @@ from typing import Any
 from setup.edge import Edge, Refusal
 
 ASK_LIMIT_S = 120
+DEFAULT = "laptop"
 # an image build and a model download on a slow line lie inside
 WORK_LIMIT_S = 12 * 3600
 # the output `ragflow` as RAGFlow's form names its fields
@@ -29,7 +30,7 @@ def names(root: Path) -> list[str]:
 
 def chosen(edge: Edge) -> str:
     """STACK, laptop unless set; Refusal where stacks/ has no file of it."""
-    name, known = edge.env.get("STACK") or "laptop", names(edge.root)
+    name, known = edge.env.get("STACK") or DEFAULT, names(edge.root)
     if name not in known:
         raise Refusal(
             f"STACK={name}: there is no stacks/Pulumi.{name}.yaml; choose one of {', '.join(known) or 'none yet'}, or copy one of them to that name"
@@ -81,8 +82,14 @@ def outputs(edge: Edge, program: str, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def render(found: dict[str, Any]) -> str:
-    """The outputs (docs/outputs.md), what RAGFlow's form wants, and the commands that verify."""
+def secret(edge: Edge, program: str, name: str, key: str) -> str:
+    """A secret configuration value in plain text; empty where it is not set."""
+    answer = edge.run([program, "config", "get", key, "--stack", name, "--non-interactive"], ASK_LIMIT_S)
+    return "" if answer.code else answer.out.strip()
+
+
+def render(found: dict[str, Any], name: str) -> str:
+    """The outputs (docs/outputs.md) of the stack, what RAGFlow's form wants, and how to verify."""
     lines = ["Outputs:"]
     width = max(map(len, found), default=0)
     for key, value in found.items():
@@ -93,7 +100,6 @@ def render(found: dict[str, Any]) -> str:
         lines += ["", "In RAGFlow, under Model providers, add a model:"]
         lines += [f"  {label:<10}  {form[key]}" for key, label in FORM.items() if form.get(key)]
         lines.append("then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.")
-    verify = found.get("verify")
-    if isinstance(verify, list) and verify:
-        lines += ["", "Verify:", *(f"  {command}" for command in verify)]
+    if found.get("verify"):
+        lines += ["", f"Check it any time with: make verify{'' if name == DEFAULT else f' STACK={name}'}"]
     return "\n".join(lines)

@@ -1,6 +1,6 @@
 """The tiers of the tests and what each needs of the machine."""
 
-from setup import daemon, engine
+from setup import daemon, pulumi
 from setup.daemon import Daemon
 from setup.edge import GIB, Edge
 
@@ -27,10 +27,10 @@ def _engine(edge: Edge) -> str:
     program = edge.which("pulumi")
     if not program:
         return "no pulumi program on PATH"
-    why = engine.fault(edge, program)
+    why = pulumi.fault(edge, program)
     if why:
         return f"{program}: {why}"
-    lost = engine.missing_plugins(edge, program)
+    lost = pulumi.missing_plugins(edge, program)
     if not lost:
         return ""
     return f"no Pulumi plugin {' and '.join(f'{name} {version}' for name, version in lost)} on PATH or in `pulumi plugin ls`"

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from setup import daemon, engine, preflight, stack, tiers, venv
+from setup import daemon, preflight, pulumi, stack, tiers, venv, verify
 from setup.daemon import Daemon
 from setup.edge import Edge, Refusal, consent
 
@@ -30,7 +30,7 @@ class Ready:
 
 
 def setup(edge: Edge) -> int:
-    """make setup: all that plain pulumi needs, and a look at the host."""
+    """make setup: all that plain pulumi needs, and what the host has."""
     ready, _ = _prepare(edge, may_install=False)
     edge.say("\nReady. Plain pulumi works too:\n" + "\n".join(f"  {line}" for line in [*edge.exports, f"pulumi up --stack {ready.stack}"]))
     return 0
@@ -57,7 +57,7 @@ def up(edge: Edge) -> int:
     code = edge.show(ready.command("up", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
     if code:
         return code
-    edge.say("\n" + stack.render(stack.outputs(edge, ready.program, ready.stack)))
+    edge.say("\n" + stack.render(stack.outputs(edge, ready.program, ready.stack), ready.stack))
     return 0
 
 
@@ -79,6 +79,27 @@ def down(edge: Edge) -> int:
     return code
 
 
+def check(edge: Edge) -> int:
+    """make verify: a rerank from inside each RAGFlow container and from the host, and whether it came out right."""
+    name = stack.chosen(edge)
+    program = pulumi.ensure(edge, venv.ensure(edge, venv.RUNTIME_LOCK))
+    stack.ensure_passphrase(edge)
+    stack.select(edge, program, name)
+    found = stack.outputs(edge, program, name).get("verify")
+    commands = [str(command) for command in found] if isinstance(found, list) else []
+    if not Daemon("ready", stack.setting(edge, program, name, "dockerHost")).local:
+        commands = [command for command in commands if command.startswith("docker ")]  # the published port is on that host's loopback
+    if not commands:
+        raise Refusal(
+            f"the stack {name} has nothing to verify: it is not up, or no RAGFlow container is attached and hostPort is 0; run make up first"
+        )
+    if key := stack.secret(edge, program, name, "apiKey"):
+        edge.env["RERANK_API_KEY"] = key  # the commands read it from there, so that it is in no argv
+    shown = verify.run(edge, commands)
+    edge.say(verify.render(shown))
+    return 0 if all(one.right for one in shown) else 1
+
+
 def test(edge: Edge) -> int:
     """make test: the picked tiers in one run of pytest; what cannot be had for a tier is said, and its tests skip themselves."""
     picked = [name.strip() for name in (edge.env.get("TIERS") or ",".join(tiers.TIERS)).split(",") if name.strip()]
@@ -96,7 +117,7 @@ def test(edge: Edge) -> int:
             edge.say(f"warning: {reason}")
     if "engine" in picked:
         try:
-            engine.ensure(edge, python)
+            pulumi.ensure(edge, python)
         except Refusal as reason:
             edge.say(f"warning: {reason}")
     return edge.show([str(python), "-m", "pytest", *folders], TESTS_LIMIT_S)
@@ -113,9 +134,10 @@ def demo_down(edge: Edge) -> int:
 
 
 def lint(edge: Edge) -> int:
-    """make lint: ruff and mypy, as pyproject.toml has them."""
+    """make lint: ruff's format and rules, and mypy, as pyproject.toml has them."""
     python = str(venv.ensure(edge, venv.DEV_LOCK))
-    codes = [edge.show([python, "-m", *tool], LINT_LIMIT_S) for tool in (("ruff", "check", "."), ("mypy",))]
+    tools = (("ruff", "format", "--check", "."), ("ruff", "check", "."), ("mypy",))
+    codes = [edge.show([python, "-m", *tool], LINT_LIMIT_S) for tool in tools]
     return next(filter(None, codes), 0)
 
 
@@ -127,7 +149,7 @@ def bench(edge: Edge) -> int:
 
 
 def docker_stop(edge: Edge) -> int:
-    """docker-stop: ends the dockerd that setup started."""
+    """make docker-stop: ends the dockerd that setup started."""
     daemon.stop(edge)
     return 0
 
@@ -137,6 +159,7 @@ VERBS: dict[str, Callable[[Edge], int]] = {
     "preview": preview,
     "down": down,
     "setup": setup,
+    "verify": check,
     "test": test,
     "demo": demo,
     "demo-down": demo_down,
@@ -166,7 +189,7 @@ def _prepare(edge: Edge, *, may_install: bool) -> tuple[Ready, bool]:
     """The stack with everything under it, and whether the host can carry it."""
     name = stack.chosen(edge)
     python = venv.ensure(edge, venv.RUNTIME_LOCK)
-    program = engine.ensure(edge, python)
+    program = pulumi.ensure(edge, python)
     stack.ensure_passphrase(edge)
     stack.select(edge, program, name)
     ready = Ready(program, name)

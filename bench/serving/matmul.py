@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-import torch  # type: ignore[import-not-found]
+import torch
 
 ROWS, HIDDEN, INTERMEDIATE = 2048, 1024, 3072
 

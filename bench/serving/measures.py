@@ -5,8 +5,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from serving import planner
-from sizing import ModelShape
+from serving.memory import ModelShape
+from serving.rank.budget import budget
+from serving.rank.unscored import ranked
 
 TOP = 8  # documents that RAGFlow hands on to the chat model by default
 NAIVE_CUT_TOKENS = 128
@@ -54,19 +55,18 @@ def limit_tokens(shape: ModelShape, context: float, gflops: float) -> float:
     return gflops * 1e9 / flop_per_token(shape, context)
 
 
-def top(ranked: Sequence[int], count: int = TOP) -> frozenset[int]:
-    return frozenset(ranked[:count])
+def top(places: Sequence[int], count: int = TOP) -> frozenset[int]:
+    return frozenset(places[:count])
 
 
-def agreement(ranked: Sequence[int], wanted: Sequence[int], count: int = TOP) -> float:
+def agreement(found: Sequence[int], wanted: Sequence[int], count: int = TOP) -> float:
     """Share of the wanted top that is in the other top as well."""
-    return len(top(ranked, count) & top(wanted, count)) / count
+    return len(top(found, count) & top(wanted, count)) / count
 
 
 def ranking(scores: Mapping[int, float], documents: int) -> list[int]:
     """Those with a score, best first, then the others in the caller's order; equal scores in the caller's order."""
-    scored = sorted(scores, key=lambda index: (-scores[index], index))
-    return scored + [index for index in range(documents) if index not in scores]
+    return list(ranked(scores, documents).order)
 
 
 def kept(way: str, lengths: Sequence[int], *, each: int, tokens: int, least: int) -> dict[int, int]:
@@ -74,7 +74,7 @@ def kept(way: str, lengths: Sequence[int], *, each: int, tokens: int, least: int
     if way == "unbounded":
         return dict(enumerate(lengths))
     if way == "plan":
-        found = planner.plan(lengths, each=each, tokens=tokens, least=least)
+        found = budget(lengths, each=each, tokens=tokens, least=least)
         return {index: min(lengths[index], found.keep) for index in range(found.count)}
     limit = {"first": max(lengths), "cut": NAIVE_CUT_TOKENS}[way]
     chosen: dict[int, int] = {}

@@ -14,7 +14,7 @@ from bench.serving.client import ENDLESS, FRESH, Answer
 from bench.serving.measures import TOP, Spread, agreement, computed_tokens, flop_per_token, kept, limit_tokens, ranking
 from bench.serving.prepare import SLUG
 from bench.serving.stage import AVX2, ROOT, Server, Stage
-from sizing import KNOWN_MODELS
+from serving.memory import KNOWN_MODELS
 
 RAGFLOW_DOCUMENTS = 66
 RAGFLOW_SECONDS = 30.0
@@ -219,7 +219,7 @@ def _calls(server: Server, texts: Texts, count: int, callers: int) -> Found:
 
 def quality(stage: Stage, texts: Texts, counts: Counts, directory: str = "") -> Found:
     """Figure 3: how much of the unbounded top 8 is found when only a share of the tokens can be computed."""
-    mounts = [f"{ROOT / part}:/repo/{part}:ro" for part in ("bench", "tests", "sizing.py")]
+    mounts = [f"{ROOT / part}:/repo/{part}:ro" for part in ("bench", "tests", "serving")]
     environment = {"PYTHONPATH": "/repo", "HOME": "/tmp"}
     if not directory:
         stage.inside("/repo/bench/ranking_model.py", "/models/rank", mounts=mounts, environment=environment, write=True)

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))
-import tiny_model  # type: ignore[import-not-found]
+import tiny_model
 
 from bench import ranking_model
-from sizing import KNOWN_MODELS
+from serving.memory import KNOWN_MODELS
 
 DOCUMENT_TOKENS = 512
 VOCABULARY = 8192
@@ -24,8 +24,8 @@ SLUG = "qwen3-reranker-0.6b"
 
 
 def weights(target: Path) -> None:
-    import torch  # type: ignore[import-not-found]
-    from transformers import Qwen3ForCausalLM  # type: ignore[import-not-found]
+    import torch
+    from transformers import Qwen3ForCausalLM
 
     shape = KNOWN_MODELS[SLUG]
     config = tiny_model.config_of(

@@ -20,7 +20,8 @@ import pulumi
 import plan
 from bench.serving.client import Client
 from bench.serving.prepare import SLUG
-from settings import Settings
+from config.read import read_settings
+from config.settings import Settings
 from tests.support import confined, recording
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,10 +34,10 @@ OVERRIDES = {"architectures": ["Qwen3ForSequenceClassification"], "classifier_fr
 BARE = """
 import os, sys
 from bench.serving.measures import bare_argv
-from serving import launcher
+from serving.launch import run
 execve = os.execve
 os.execve = lambda path, argv, env: execve(path, bare_argv(argv), env)
-sys.exit(launcher.main(sys.argv[1:]))
+sys.exit(run.main(sys.argv[1:]))
 """
 # torch's own look at the CPU is not held back by these; avx2/sitecustomize.py answers vLLM in its place.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
@@ -55,7 +56,7 @@ class Missing(Exception):
 def defaults(**overrides: Any) -> Settings:
     """Pulumi.yaml's defaults, and `overrides` (its keys)."""
     pulumi.runtime.set_all_config(recording.config_of({**overrides, "modelSource": "directory", "modelPath": "/models"}))
-    return Settings.from_config(pulumi.Config(PROJECT))
+    return read_settings(pulumi.Config(PROJECT))
 
 
 def docker(*arguments: str, seconds: float = 600, stdin: str = "") -> str:
@@ -167,7 +168,7 @@ class Stage:
         if docker("volume", "ls", "-q", "--filter", f"name=^{self.models}$"):
             return
         docker("volume", "create", "--label", LABEL, self.models)
-        mounts = [f"{ROOT / part}:/repo/{part}:ro" for part in ("bench", "tests", "sizing.py")]
+        mounts = [f"{ROOT / part}:/repo/{part}:ro" for part in ("bench", "tests", "serving")]
         self.inside("-m", "bench.serving.prepare", "/models", mounts=mounts, environment={"PYTHONPATH": "/repo", "HOME": "/tmp"}, write=True)
 
     def inside(
@@ -211,7 +212,7 @@ class Stage:
             options += ["-v", f"{Path(__file__).with_name('avx2')}:/avx2:ro", "-e", "PYTHONPATH=/opt/reranker:/avx2"]
         if guarded:
             return self._run(name, options, [self.image, *arguments])
-        options += [item for part in ("bench", "sizing.py") for item in ("-v", f"{ROOT / part}:/repo/{part}:ro")]
+        options += [item for part in ("bench", "serving") for item in ("-v", f"{ROOT / part}:/repo/{part}:ro")]
         options += ["-e", "PYTHONPATH=/opt/reranker:/repo", "--entrypoint", "python3"]
         return self._run(name, options, [self.image, "-c", BARE, *arguments[1:]])
 

@@ -49,7 +49,7 @@ def test_a_container_of_others_under_our_name_is_refused_and_untouched(place: An
     before = place.client.api.inspect_container(name)
     with pytest.raises(pulumi.RunError) as refusal:
         place.up()
-    assert f"containerName: a container '{name}' exists and was made not by this project" in str(refusal.value)
+    assert f"containerName: a container '{name}' exists already, and this project did not make it" in str(refusal.value)
     assert place.client.api.inspect_container(name) == before
     assert place.remains() == [name]
 
@@ -59,7 +59,7 @@ def test_a_container_of_another_stack_under_our_name_is_refused_with_that_stack_
     before = theirs.client.api.inspect_container(theirs.container)["Id"]
     own, theirs.stack.name = theirs.stack.name, "another"
     try:
-        with pytest.raises(pulumi.RunError, match=f"was made by stack ragflow-reranker/{own};"):
+        with pytest.raises(pulumi.RunError, match=f"exists already, and the stack ragflow-reranker/{own} made it;"):
             theirs.up()
     finally:
         theirs.stack.name = own

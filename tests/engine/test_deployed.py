@@ -62,7 +62,7 @@ def test_ragflow_containers_are_on_the_network_running_or_not(stack: Project, wh
 def test_every_verify_command_reranks_when_it_is_pasted_into_a_shell(stack: Project) -> None:
     stopped = f"{stack.token}-ragflow-b"
     commands = stack.outputs()["verify"]
-    assert [command.split()[0] for command in commands] == ["docker", "docker", "curl"]
+    assert [command.split()[0] for command in commands] == ["docker", "docker", "printf"]
     docker("start", stopped)
     try:
         for command in commands:

@@ -13,7 +13,7 @@ WATCHED = {"network": ("network", "ls", "-q", "--filter", "name=^{0.network}$"),
 def interrupted(stack: Project, thing: str, how: signal.Signals) -> None:
     """An up ended by the signal as soon as the thing is on the host."""
     watch = [word.format(stack) for word in WATCHED[thing]]
-    stack.interrupt(lambda: docker(*watch).strip(), how)
+    stack.interrupt(lambda: bool(docker(*watch).strip()), how)
 
 
 def check_whole(stack: Project) -> None:

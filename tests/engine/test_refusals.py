@@ -24,7 +24,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"containerName": "reranker"}, "must not start with 'rerank'"),
     ({"networkName": "bridge"}, "networkName: 'bridge' must be a user-defined network"),
     ({"apiKey": "in-plain-text"}, "set it with: pulumi config set --secret apiKey"),
-    ({"backend": "external"}, "externalUrl: '' backend external needs the address"),
+    ({"backend": "external"}, "externalUrl: it is empty, and backend external needs the address"),
     ({"ragflowMode": "attach", "ragflowContainers": ["rrt-nobody"]}, "ragflowContainers: no container 'rrt-nobody' on this host"),
     ({"ragflowMode": "join", "ragflowNetwork": "rrt-nowhere"}, "ragflowNetwork: no network 'rrt-nowhere' on this host"),
     ({"dockerHost": "unix:///rrt/nobody.sock"}, "dockerHost unix:///rrt/nobody.sock does not answer"),
@@ -41,6 +41,8 @@ def test_a_setting_that_cannot_be_is_refused_with_a_sentence(idle: Project, dial
         idle.file.write_text(kept)
     assert sentence in text
     assert "Traceback" not in text
+    assert "an unhandled error occurred" not in text
+    assert "exit code" not in text
     assert "in-plain-text" not in text
     assert idle.remains() == {}
 
@@ -48,7 +50,7 @@ def test_a_setting_that_cannot_be_is_refused_with_a_sentence(idle: Project, dial
 def test_a_name_that_another_container_has_is_refused(idle: Project, base_image: str, foreign: Callable[..., str]) -> None:
     taken = foreign("container", idle.container, base_image)
     text = idle.refusal("up")
-    assert f"containerName: a container '{idle.container}' exists and was made not by this project" in text
+    assert f"containerName: a container '{idle.container}' exists already, and this project did not make it" in text
     assert "Traceback" not in text
     assert inspect(idle.container)["Id"] == taken
     assert idle.remains() == {"container": [idle.container]}

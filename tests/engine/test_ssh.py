@@ -39,7 +39,7 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     daemon = subprocess.Popen([SSHD, "-D", "-E", tmp_path / "log", "-f", tmp_path / "sshd_config"])
     try:
         address = f"{getpass.getuser()}@127.0.0.1"
-        asked = [programs / "ssh", "-p", str(port), address, "true"]
+        asked = [str(programs / "ssh"), "-p", str(port), address, "true"]
         wait_until(lambda: subprocess.run(asked, check=False, timeout=30, capture_output=True).returncode == 0, seconds=30)
         yield f"ssh://{address}:{port}", programs
         # Nothing reached the daemon by the socket of this machine instead.

@@ -1,13 +1,13 @@
 """An ASGI app on a loopback port of this very process, so that a test can both call it as its users do and look into it."""
 
-import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 
-from serving import mock
 from serving.asgi import App
+from serving.launch import mock
+from tests.support.engine import wait_until
 
 START_SECONDS = 10.0
 
@@ -15,29 +15,17 @@ START_SECONDS = 10.0
 @contextlib.contextmanager
 def running(app: App) -> Iterator[tuple[str, int]]:
     """The address on which `app` is served, by the mock's server in a thread. No request outlives the block by more than the mock's own stop."""
-    started: Future[tuple[str, int]] = Future()
-    loops: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def serve() -> None:
-        stop = asyncio.Event()
-        loops.append((asyncio.get_running_loop(), stop))
-        await mock.serve(app, "127.0.0.1", 0, stop=stop, ready=started.set_result)
-
-    def work() -> None:
-        try:
-            asyncio.run(serve())
-        except BaseException as error:
-            if started.done():
-                raise
-            started.set_exception(error)
-
-    thread = threading.Thread(target=work, name="asgi")
+    listener = socket.create_server(("127.0.0.1", 0))
+    # asyncio sets it for sockets that name their protocol alone; without it every answer waits 40 ms for its headers' acknowledgement.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    address: tuple[str, int] = listener.getsockname()
+    server = mock.server(app)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="asgi")
     thread.start()
     try:
-        yield started.result(START_SECONDS)
+        wait_until(lambda: server.started, seconds=START_SECONDS, every=0.005)
+        yield address
     finally:
-        for loop, stop in loops:
-            with contextlib.suppress(RuntimeError):  # it ended by itself
-                loop.call_soon_threadsafe(stop.set)
+        server.should_exit = True
         thread.join(START_SECONDS + mock.STOP_SECONDS)
         assert not thread.is_alive(), "the server did not stop"

@@ -1,8 +1,9 @@
-"""The image under mock and stand-ins: Debian with python3, CA certificates and curl, from an image registry or else from Debian's packages."""
+"""The image under mock and stand-ins: Debian with python3, CA certificates, curl and the mock's web server, from an image registry or else from Debian's packages."""
 
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +14,9 @@ import requests
 
 from tests.support import recording
 
-TAG = "ragflow-reranker-base:bookworm"
+TAG = "ragflow-reranker-base:2"
 SUITE = "bookworm"
+SERVER = "opt/reranker/packages"  # where images/Dockerfile.serving looks for it
 PACKAGES = "python3,python3-venv,ca-certificates,curl"
 SILENCE_SECONDS = 20  # a registry that says nothing for so long is taken for unreachable
 BUILD_SECONDS = 900
@@ -66,10 +68,24 @@ def _pull(name: str) -> str:
 
 
 def _with_curl(name: str) -> str:
-    """Why curl could not be added to the pulled image, or ''."""
-    recipe = f"FROM {name}\nRUN apt-get update && apt-get install --yes --no-install-recommends curl && rm -rf /var/lib/apt/lists/*\n"
-    done = _run(["docker", "build", "--tag", TAG, "-"], stdin=recipe)
+    """Why curl and the web server could not be added to the pulled image, or ''."""
+    recipe = (
+        f"FROM {name}\nRUN apt-get update && apt-get install --yes --no-install-recommends curl && rm -rf /var/lib/apt/lists/*\n"
+        f"COPY {SERVER} /{SERVER}\n"
+    )
+    with tempfile.TemporaryDirectory(prefix="reranker-base-") as folder:
+        _install_server(Path(folder))
+        Path(folder, "Dockerfile").write_text(recipe, encoding="utf-8")
+        done = _run(["docker", "build", "--tag", TAG, folder])
     return f"curl could not be installed in {name.split('@')[0]} ({_last_line(done)})" if done.returncode else ""
+
+
+def _install_server(root: Path) -> None:
+    """The mock's web server below `root`, by this environment's pip: it reached its index when .venv was made, which a build in Docker may not."""
+    lock = recording.ROOT / "images/mock.lock"
+    done = _run([sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--target", str(root / SERVER), "-r", str(lock)])
+    if done.returncode:
+        raise NoBaseImage(f"no base image: pip could not install {lock.name} ({_last_line(done)}); set PIP_INDEX_URL to a mirror, or HTTPS_PROXY")
 
 
 def _debootstrap(tried: str) -> None:
@@ -88,6 +104,7 @@ def _debootstrap(tried: str) -> None:
         if made.returncode:
             raise NoBaseImage(f"no base image: {tried}, and debootstrap failed ({_last_line(made)}); {remedy}")
         shutil.rmtree(Path(folder, "var/cache/apt/archives"), ignore_errors=True)
+        _install_server(Path(folder))
         imported = _run(["/bin/sh", "-c", f"tar -C '{folder}' --numeric-owner -c . | docker import - {TAG}"])
         if imported.returncode:
             raise NoBaseImage(f"no base image: docker import failed ({_last_line(imported)}); {remedy}")

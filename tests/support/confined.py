@@ -1,6 +1,6 @@
 """What confines the reranker's container in the stack, as `docker run` has it: for containers that a test or a benchmark starts by hand."""
 
-from settings import Settings
+from config.settings import Settings
 
 
 def options(settings: Settings) -> list[str]:

@@ -57,6 +57,8 @@ class Ask(Protocol):
 
     def __call__(self, method: str, path: str, body: bytes | None = None, headers: Headers = ()) -> Answer: ...
 
+    def close(self) -> None: ...
+
 
 class Http:
     """Asks over one connection, which it keeps, for one thread (Ask)."""
@@ -170,6 +172,18 @@ def assert_serves(service: Service) -> None:
     assert all(0 <= score <= 1 for score in scores)
 
 
+# Values of a type that a field does not take.
+WRONG_TYPES: dict[str, Sequence[object]] = {
+    "query": (None, 5, 1.5, True, [], {}, ["a"], ["a", "b"], [["a"]], {"text": 5}, {"content": []}),
+    "documents": (None, 5, True, {}, [5], [None], [True], [{}], [[]], [["a"]], ["a", 5], [{"text": 5}], [{"text": ["a"]}], [{"a": "b"}]),
+    "top_n": (-1, -(2**70), 1.5, "3", True, [], {}, [1]),
+    "max_tokens_per_doc": (-1, 1.5, "3", True, [], {}),
+    "truncate_prompt_tokens": (-2, 1.5, "3", True, [], {}),
+    "model": (5, True, [], {}, ["a"]),
+    "instruction": (5, True, {"a": "b"}, [["a"]]),
+}  # fmt: skip
+
+
 class Contract:
     """What holds with a key and without one."""
 
@@ -265,7 +279,7 @@ class Contract:
         assert answer.json["status"] == "healthy"
         assert all(isinstance(sentence, str) and sentence for sentence in answer.json["skipped"])
 
-    def test_metrics_are_valid_for_prometheus_the_servers_and_the_guards_own(self, service: Service) -> None:
+    def test_metrics_are_valid_for_prometheus_the_servers_and_the_services_own(self, service: Service) -> None:
         before = prometheus(service.get("/metrics").body.decode())
         service.post("/rerank", GOOD, [("Cache-Control", "no-cache")])
         service.post("/rerank", {"query": 5})
@@ -475,15 +489,7 @@ class Contract:
             if answer.status != 200:
                 assert_refused(answer, 400)
 
-    @pytest.mark.parametrize(("name", "value"), [
-        *(("query", value) for value in (None, 5, 1.5, True, [], {}, ["a"], ["a", "b"], [["a"]], {"text": 5}, {"content": []})),
-        *(("documents", value) for value in (None, 5, True, {}, [5], [None], [True], [{}], [[]], [["a"]], ["a", 5], [{"text": 5}], [{"text": ["a"]}], [{"a": "b"}])),
-        *(("top_n", value) for value in (-1, -(2**70), 1.5, "3", True, [], {}, [1])),
-        *(("max_tokens_per_doc", value) for value in (-1, 1.5, "3", True, [], {})),
-        *(("truncate_prompt_tokens", value) for value in (-2, 1.5, "3", True, [], {})),
-        *(("model", value) for value in (5, True, [], {}, ["a"])),
-        *(("instruction", value) for value in (5, True, {"a": "b"}, [["a"]])),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG_TYPES.items() for value in values])
     def test_a_field_of_a_wrong_type_is_400_and_named(self, service: Service, name: str, value: object) -> None:
         error = assert_refused(service.post("/v1/rerank", {**GOOD, name: value}), 400)
         assert name in (error["param"] or ""), error
@@ -497,8 +503,8 @@ class Contract:
     def test_another_model_is_404_and_an_empty_name_is_the_one_served(self, service: Service) -> None:
         for name in ("nope", "\ud800", service.names[0].upper() + "x"):
             assert_refused(service.post("/v1/rerank", {**GOOD, "model": name}), 404, param="model")
-        for name in (None, "", *service.names):
-            assert service.post("/v1/rerank", {**GOOD, "model": name}).status == 200
+        for served in (None, "", *service.names):
+            assert service.post("/v1/rerank", {**GOOD, "model": served}).status == 200
 
     @pytest.mark.parametrize(
         "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/jsonx", "", "json", ";"]

@@ -25,7 +25,7 @@ import grpc
 from google.protobuf import struct_pb2
 from pulumi.runtime.proto import callback_pb2, callback_pb2_grpc, resource_pb2
 
-import host as host_module
+from host import observe
 from tests.support import recording
 from tests.support.recording import ROOT, Outcome, Recorded, Registration
 
@@ -88,14 +88,14 @@ class Stack:
     state: dict[str, Applied] = field(default_factory=dict)
     built: set[str] = field(default_factory=set)
 
-    def up(self, config: Mapping[str, Any], *, sees: Callable[[host_module.Container], bool] = lambda _: True) -> Done:
+    def up(self, config: Mapping[str, Any], *, sees: Callable[[observe.Container], bool] = lambda _: True) -> Done:
         """Observe the host (with the containers that `sees` lets through), run the program, apply what it registers.
 
         Raises DaemonError where something cannot be applied, and pulumi.RunError where the program refuses.
         """
-        seen = host_module.observe("")
+        seen = observe.observe("")
         kept = tuple(container for container in seen.containers if sees(container))
-        given = host_module.Host(**{**vars(seen), "containers": kept})
+        given = observe.Host(**{**vars(seen), "containers": kept})
         run = _Run(self)
         recorded = recording.run_program(config, given, stack=self.name, monitor=run.monitor)
         run.finish(recorded)
@@ -172,7 +172,7 @@ class _Run:
         return "replace"
 
     def _exists(self, old: Applied) -> bool:
-        look = {
+        look: Any = {
             "docker:index/container:Container": self.client.api.inspect_container,
             "docker:index/network:Network": self.client.api.inspect_network,
             "docker:index/volume:Volume": self.client.api.inspect_volume,
@@ -273,6 +273,8 @@ class _Run:
                 for device in given.take("deviceRequests", [])
             ],
         )
+        # the stubs know one network where the library takes a mapping of them
+        networking = api.create_networking_config({network["name"]: api.create_endpoint_config()})  # type: ignore[arg-type]
         health = given.take("healthcheck")
         arguments = {
             "name": given.take("name"),
@@ -290,7 +292,7 @@ class _Run:
                 "start_period": _nanoseconds(health["startPeriod"]),
                 "retries": int(health["retries"]),
             },
-            "networking_config": api.create_networking_config({network["name"]: api.create_endpoint_config()}),
+            "networking_config": networking,
             "host_config": host_config,
         }
         given.close()
@@ -317,7 +319,8 @@ def build_image(client: docker.DockerClient, context: Path, dockerfile: str, nam
     """Id of the image that the classic builder makes of a context narrowed by <dockerfile>.dockerignore, which that builder does not read."""
     ignore = context / f"{dockerfile}.dockerignore"
     patterns = [line.strip() for line in ignore.read_text(encoding="utf-8").splitlines() if line.strip()] if ignore.is_file() else []
-    with docker.utils.build.tar(str(context), exclude=patterns, dockerfile=(dockerfile, None)) as archive:
+    made: Any = docker.utils.build.tar(context, exclude=patterns, dockerfile=(dockerfile, None))
+    with made as archive:
         lines = client.api.build(
             fileobj=archive,
             custom_context=True,

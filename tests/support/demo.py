@@ -9,8 +9,7 @@ import docker.errors
 import pulumi
 import requests
 
-import host
-import labels
+from host import labels, observe
 from tests.support import baseimage, ragflow
 from tests.support.daemon import DaemonError, Done
 from tests.support.place import TEST_LABEL, Place
@@ -118,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         return 2
     try:
         verbs[argv[0]]()
-    except (Refused, baseimage.NoBaseImage, DaemonError, pulumi.RunError, host.HostError) as refusal:
+    except (Refused, baseimage.NoBaseImage, DaemonError, pulumi.RunError, observe.HostError) as refusal:
         print(f"demo: {refusal}", file=sys.stderr)
         return 1
     except (docker.errors.DockerException, requests.RequestException) as error:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("Pulumi.yaml", "*.py", "components", "serving", "images", "certs", "stacks")
+COPIED = ("Pulumi.yaml", "*.py", "config", "host", "components", "serving", "images", "certs", "stacks")
 NAMESPACE = "ragflow-reranker"
 TIMEOUT_SECONDS = 240
 
@@ -201,7 +201,7 @@ class Project:
         return process.communicate(timeout=30)[0]
 
 
-def reap(process: "subprocess.Popen[str]") -> None:
+def reap(process: "subprocess.Popen[Any]") -> None:
     """Ends a process of ours and all that is left of its session."""
     if process.poll() is None:
         process.kill()

@@ -9,7 +9,7 @@ from typing import Any
 import docker
 import docker.errors
 
-import host
+from host import observe
 from tests.support import daemon, ragflow
 
 TEST_LABEL = "io.ragflow-reranker.test"
@@ -32,7 +32,7 @@ class Place:
             "cpus": 1, "memoryGiB": 2, "shmGiB": 1, "healthTimeoutSeconds": 120,
         }  # fmt: skip
 
-    def sees(self, container: host.Container) -> bool:
+    def sees(self, container: observe.Container) -> bool:
         return container.name.startswith(self.token)
 
     def up(self, **overrides: Any) -> daemon.Done:
@@ -60,25 +60,30 @@ class Place:
         api = self.client.api
         for item in api.containers(all=True):
             if item["Names"][0].lstrip("/").startswith(self.token):
-                _quietly(lambda item=item: api.remove_container(item["Id"], force=True, v=True))
+                _quietly(api.remove_container, item["Id"], force=True, v=True)
         for item in api.networks():
             if item["Name"].startswith(self.token):
-                _quietly(lambda item=item: api.remove_network(item["Id"]))
+                _quietly(api.remove_network, item["Id"])
         for item in api.volumes()["Volumes"] or []:
             if item["Name"].startswith(self.token):
-                _quietly(lambda item=item: api.remove_volume(item["Name"]))
+                _quietly(api.remove_volume, item["Name"])
         for image in self.client.images.list():
             for tag in image.tags:
                 if tag.startswith(self.token):
-                    _quietly(lambda tag=tag: api.remove_image(tag))
+                    _quietly(api.remove_image, tag)
         for id_ in self.stack.built:
-            _quietly(lambda id_=id_: api.inspect_image(id_)["RepoTags"] or api.remove_image(id_))
+            _quietly(self._remove_untagged, id_)
         self.client.close()
 
+    def _remove_untagged(self, id_: str) -> None:
+        api = self.client.api
+        if not api.inspect_image(id_)["RepoTags"]:
+            api.remove_image(id_)
 
-def _quietly(remove: Callable[[], Any]) -> None:
+
+def _quietly(remove: Callable[..., Any], *arguments: Any, **options: Any) -> None:
     try:
-        remove()
+        remove(*arguments, **options)
     except docker.errors.NotFound:
         pass  # it went meanwhile
 

@@ -4,7 +4,7 @@
 
 runs in any Python that has torch, transformers and tokenizers, takes under a minute on two cores, and writes what tiny_model.py writes. FILE is a JSON
 list of [query, document, relevant, language], made by `python tests/support/ranking_model.py --pairs > FILE` where serving/ can be imported; without
---golden serving.golden itself is read. It has learned these pairs by heart: with the prompt a relevant document scores near 0.98 and any other
+--golden serving.health.golden itself is read. It has learned these pairs by heart: with the prompt a relevant document scores near 0.98 and any other
 document of the set near 0.02, without the prompt, or with a part of it, everything scores near 0.8 (as was published of the real one). Of other
 texts it knows nothing. Same seed, same libraries: same scores.
 """
@@ -112,9 +112,9 @@ def golden_pairs() -> list[tuple[str, str, bool, str]]:
     """The golden set of serving/, wherever this runs from."""
     sys.path.append(str(Path(__file__).parent / "../.."))
     try:
-        from serving import golden
+        from serving.health import golden
     except ImportError:
-        raise SystemExit("serving.golden cannot be imported here: give --golden FILE, made where it can be.") from None
+        raise SystemExit("serving.health.golden cannot be imported here: give --golden FILE, made where it can be.") from None
 
     return [(pair.query, pair.document, pair.relevant, pair.language) for pair in golden.PAIRS]
 

@@ -33,7 +33,7 @@ from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime import stack as pulumi_stack
 from pulumi.runtime.proto import callback_pb2, resource_pb2
 
-import host as host_module
+from host import observe
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET_KEYS = ("apiKey", "modelToken")
@@ -239,7 +239,7 @@ def _spelled(value: Any) -> str:
 
 def run_program(
     config: Mapping[str, Any] | None = None,
-    host: host_module.Host | None = None,
+    host: observe.Host | None = None,
     project: Path = ROOT,
     *,
     stack: str = "test",
@@ -248,7 +248,7 @@ def run_program(
     preview: bool = False,
     monitor: Recording | None = None,
 ) -> Recorded:
-    """Run __main__.py. `config`: what differs from Pulumi.yaml and the stack file. `host`: what host.observe answers; None: it looks at the real one.
+    """Run __main__.py. `config`: what differs from Pulumi.yaml and the stack file. `host`: what observe() answers; None: it looks at the real one.
 
     `secret_keys`: keys that the stack holds encrypted. Raises pulumi.RunError with the program's own sentence where it refuses.
     """
@@ -256,9 +256,12 @@ def run_program(
 
     def program() -> None:
         # The program lets itself be ended in silence; a test run that is interrupted has to clean up.
-        observed = contextlib.nullcontext() if host is None else mock.patch.object(host_module, "observe", return_value=host)
-        with mock.patch.object(signal, "signal"), observed:
-            runpy.run_path(str(project / "__main__.py"))
+        observed = contextlib.nullcontext() if host is None else mock.patch.object(observe, "observe", return_value=host)
+        with mock.patch.object(signal, "signal"), mock.patch.object(pulumi.log, "error") as said, observed:
+            try:
+                runpy.run_path(str(project / "__main__.py"))
+            except SystemExit as end:
+                raise pulumi.RunError(said.call_args.args[0] if end.code == 32 else f"the program ended with status {end.code}") from None
 
     before = Path.cwd()
     os.chdir(project)  # as the engine does: paths in the configuration are relative to it

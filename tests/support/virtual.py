@@ -8,8 +8,9 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from serving.engine import EngineError
-from serving.options import GuardOptions
+from serving.rank.engine import EngineError, NoEngine
+from serving.web.service import Service
+from tests.support.options import service_options
 
 Result = TypeVar("Result")
 
@@ -168,12 +169,6 @@ class PassEngine(Engine):
                 end.set_result(None)
 
 
-OPTIONS = GuardOptions(
-    model="", served_model_names=("some-reranker", "/models/some-reranker"), instruction="the stack's", max_model_len=4096, tokens_per_pass=2048,
-    api_key_file="", deadline_seconds=25.0, min_document_tokens=96, max_query_tokens=200, max_documents=200, max_body_bytes=1 << 20, cache_entries=10_000, golden=True,
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Answer:
     status: int
@@ -186,7 +181,7 @@ class Answer:
 
 
 async def inner(scope: dict[str, Any], receive: Any, send: Any) -> None:
-    """A server behind the guard that knows every path."""
+    """A server inside the service that knows every path."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
     await send({"type": "http.response.body", "body": b"inner " + scope["path"].encode() + b"\n"})
 
@@ -236,3 +231,32 @@ async def ask(
         body=b"".join(message.get("body", b"") for message in sent[1:]),
         seconds=loop.time() - begun,
     )
+
+
+def service(engine: Engine | NoEngine, **changes: Any) -> Service:
+    """A service that has proven its engine, unless `proven=False`; the other changes are of its options."""
+    proven = changes.pop("proven", True)
+    clock = asyncio.get_running_loop().time
+    made = Service(inner, service_options(**changes), lambda _: engine, threads=Inline(), clock=clock)
+    if proven:
+        made.vitals.proven, made.vitals.reason = True, ""
+        assert isinstance(engine, Engine)
+        made.scheduler.speed.learn(int(10 * engine.speed), 10)
+    return made
+
+
+async def rerank(app: Service, body: Any = None, **more: Any) -> Answer:
+    """The answer to a rerank call, by default a short one; `more` as for `ask`."""
+    answer = await ask(app, "POST", "/v1/rerank", {"query": "cats", "documents": ["dogs bark", "cats purr"]} if body is None else body, **more)
+    assert answer is not None
+    return answer
+
+
+def story(told: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], None]:
+    """A test that is told in virtual time."""
+
+    def test() -> None:
+        run(told())
+
+    test.__name__, test.__doc__ = told.__name__, told.__doc__
+    return test

@@ -7,8 +7,9 @@ from typing import Any
 import pulumi
 import yaml
 
-from host import Container, Host, Network
-from settings import Settings
+from config.read import read_settings
+from config.settings import Settings
+from host.observe import Container, Host, Network
 from tests.support.recording import ROOT, SECRET_KEYS, config_of
 
 PROJECT = "ragflow-reranker"
@@ -25,7 +26,7 @@ def a_settings(*, stack_file: str = "", secret: tuple[str, ...] = SECRET_KEYS, *
     """Pulumi.yaml's defaults, a stack's file and `overrides` (its keys), read as the program reads them. `secret`: keys held encrypted."""
     given = {key if ":" in key else f"{PROJECT}:{key}": value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
     pulumi.runtime.set_all_config({**_unchanged(stack_file), **given}, [f"{PROJECT}:{key}" for key in secret])
-    return Settings.from_config(pulumi.Config(PROJECT))
+    return read_settings(pulumi.Config(PROJECT))
 
 
 @functools.cache

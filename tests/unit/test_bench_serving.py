@@ -8,7 +8,7 @@ import pytest
 
 from bench.serving import measures, parts, report
 from bench.serving.measures import Spread, agreement, bare_argv, computed_tokens, counters, flop_per_token, kept, limit_tokens, ranking
-from sizing import KNOWN_MODELS
+from serving.memory import KNOWN_MODELS
 
 SHAPE = KNOWN_MODELS["qwen3-reranker-0.6b"]
 
@@ -82,7 +82,7 @@ def test_no_text_is_taken_twice_before_all_were_taken() -> None:
 
 
 def test_vllm_without_the_guard_has_every_other_argument() -> None:
-    assert bare_argv(["-m", "x", "--middleware", "serving.guard.Guard", "--dtype", "auto"]) == ["-m", "x", "--dtype", "auto"]
+    assert bare_argv(["-m", "x", "--middleware", "serving.launch.middleware.Middleware", "--dtype", "auto"]) == ["-m", "x", "--dtype", "auto"]
 
 
 def test_a_missed_goal_is_shown_as_missed() -> None:

@@ -9,7 +9,6 @@ import pulumi
 import pytest
 from pulumi.runtime import rpc
 
-import labels
 from components import (
     ImageArgs,
     ModelArgs,
@@ -22,9 +21,10 @@ from components import (
     RerankerImage,
     SharedNetwork,
 )
-from components._ragflow import CONNECT, DISCONNECT
 from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase, file_identity
+from components.ragflow import CONNECT, DISCONNECT
 from components.reranker import host_url
+from host import labels
 from tests.support.recording import Recorded, Recording, Registration, imagined, record
 from tests.unit.builders import a_ragflow
 
@@ -45,7 +45,7 @@ def network_args(**changed: Any) -> NetworkArgs:
 
 
 def image_args(base: Base, **changed: Any) -> ImageArgs:
-    plain = {
+    plain: dict[str, Any] = {
         "base": base,
         "image_name": "ragflow-vllm-reranker:0.32.0",
         "platform": "linux/amd64",

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from components import _containers, _ragflow
+from components import _containers
 from components.image import archive_script, source_script
+from components.ragflow import CONNECT, DISCONNECT
 
 
 class Shell:
@@ -91,8 +92,8 @@ def test_a_one_off_container_is_confined_as_the_reranker_is() -> None:
 
 
 POPULATE: list[tuple[str, list[str]]] = [
-    ("hub", ["--mirror", "https://one", "--mirror", "https://two", "--token-stdin"]),
-    ("modelscope", ["--endpoint", "https://modelscope.cn", "--token-stdin"]),
+    ("hub", ["--mirror", "https://one", "--mirror", "https://two", "--token-stdin", "--token-host", "https://hub"]),
+    ("modelscope", ["--endpoint", "https://modelscope.cn", "--token-stdin", "--token-host", "https://hub"]),
     ("archive", []),
     ("directory", []),
 ]
@@ -106,6 +107,7 @@ def test_each_source_of_the_model_has_its_own_arguments(source: str, more: list[
         revision="abc",
         mirrors=["https://one", "https://two"],
         endpoint="https://modelscope.cn",
+        token_hosts=["https://hub"],
         target="/srv/model",
     ) == ["populate", "--source", source, "--repo", "Qwen/Qwen3-Reranker-0.6B", "--revision", "abc", "--target", "/srv/model", *more]
 
@@ -234,26 +236,26 @@ LEAVE = called("network", "disconnect", "--force", "docker-ragflow", "0123")
 @pytest.mark.parametrize("networks", ["{}", "null", '{"docker_ragflow":{"Aliases":null}}', '{"docker-ragflow-2":{}}', '{"my-docker-ragflow":{}}'])
 def test_a_container_that_is_elsewhere_joins(shell: Shell, networks: str) -> None:
     shell.docker({"inspect": networks})
-    done = shell.run(_ragflow.CONNECT, **ON_THE_NETWORK)
+    done = shell.run(CONNECT, **ON_THE_NETWORK)
     assert (done.returncode, done.stdout, shell.calls) == (0, "docker-ragflow-cpu-1 joined docker-ragflow\n", [NETWORKS, JOIN])
 
 
 def test_a_container_that_is_there_is_left_as_it_is(shell: Shell) -> None:
     shell.docker({"inspect": '{"docker-ragflow":{"Aliases":null},"docker_ragflow":{}}'})
-    done = shell.run(_ragflow.CONNECT, **ON_THE_NETWORK)
+    done = shell.run(CONNECT, **ON_THE_NETWORK)
     assert (done.returncode, done.stdout, shell.calls) == (0, "docker-ragflow-cpu-1 is on docker-ragflow already\n", [NETWORKS])
 
 
 def test_a_join_that_fails_fails_the_step(shell: Shell) -> None:
     shell.docker({"inspect": "{}", "network connect": ("", 1)})
-    done = shell.run(_ragflow.CONNECT, **ON_THE_NETWORK)
+    done = shell.run(CONNECT, **ON_THE_NETWORK)
     assert done.returncode != 0
     assert "joined" not in done.stdout
 
 
 def test_an_attachment_of_ours_is_taken_back(shell: Shell) -> None:
     shell.docker({"inspect": "docker_ragflow ragflow-cpu\ndocker-ragflow 0123\ndocker-ragflow attachment-1-2\n"})
-    done = shell.run(_ragflow.DISCONNECT, **ON_THE_NETWORK)
+    done = shell.run(DISCONNECT, **ON_THE_NETWORK)
     assert (done.returncode, shell.calls) == (0, [ALIASES, LEAVE])
 
 
@@ -263,18 +265,18 @@ def test_an_attachment_of_ours_is_taken_back(shell: Shell) -> None:
 )
 def test_an_attachment_of_others_stays(shell: Shell, aliases: str) -> None:
     shell.docker({"inspect": aliases})
-    done = shell.run(_ragflow.DISCONNECT, **ON_THE_NETWORK)
+    done = shell.run(DISCONNECT, **ON_THE_NETWORK)
     assert (done.returncode, shell.calls) == (0, [ALIASES])
 
 
 def test_a_container_that_is_gone_needs_no_disconnecting(shell: Shell) -> None:
     shell.docker({"inspect": ("", 1)})
-    assert (shell.run(_ragflow.DISCONNECT, **ON_THE_NETWORK).returncode, shell.calls) == (0, [ALIASES])
+    assert (shell.run(DISCONNECT, **ON_THE_NETWORK).returncode, shell.calls) == (0, [ALIASES])
 
 
 def test_a_leave_that_fails_fails_the_step(shell: Shell) -> None:
     shell.docker({"inspect": "docker-ragflow attachment-1-2\n", "network disconnect": ("", 1)})
-    assert shell.run(_ragflow.DISCONNECT, **ON_THE_NETWORK).returncode == 1
+    assert shell.run(DISCONNECT, **ON_THE_NETWORK).returncode == 1
 
 
 # -- images -------------------------------------------------------------------------------------------------------------

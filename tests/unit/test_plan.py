@@ -1,6 +1,6 @@
 """plan.py: from settings to names, argv, form values and commands, compared whole."""
 
-import argparse
+import dataclasses
 import json
 import shlex
 import subprocess
@@ -11,20 +11,23 @@ import pytest
 import yaml
 
 import plan
-from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase
-from serving import launcher, options
-from serving.options import GuardOptions
-from settings import Settings
+from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
+from config.settings import camel
+from serving import dials
+from serving.launch.mock import MockOptions
+from serving.launch.options import LaunchDials, LaunchOptions, parse
+from serving.options import ServiceDials
 from tests.unit.builders import DECLARED, a_settings
 
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
 INTERNAL = "http://ragflow-vllm-reranker:8000/v1"
-NAMES = ["--served-model-name", "qwen3-reranker-0.6b", "--served-model-name", "/models/qwen3-reranker-0.6b"]
+NAMES = ("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b")
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
-GUARD = [
-    *NAMES, "--instruction", INSTRUCTION, "--max-model-len", "4096", "--deadline-seconds", "25", "--min-document-tokens", "192", "--max-query-tokens", "1024",
-    "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden", "on",
+SERVICE = [
+    "--max-model-len", "4096", "--instruction", INSTRUCTION, "--deadline-seconds", "25", "--min-document-tokens", "192", "--max-query-tokens", "1024",
+    "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden-check", "on",
+    "--served-model-names", NAMES[0], "--served-model-names", NAMES[1],
 ]  # fmt: skip
 
 
@@ -47,9 +50,13 @@ BASES: list[tuple[dict[str, Any], Base]] = [
     ({"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, RegistryBase(reference=f"vllm/cpu:1{DIGEST}")),
     ({"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm:1"}, ArchiveBase(path=__file__, reference="vllm:1")),
     ({"backend": "gpu", "gpuImage": "vllm/vllm-openai:v0.33.0"}, RegistryBase(reference="vllm/vllm-openai:v0.33.0")),
-    ({"backend": "mock", "baseImage": "python:3.12"}, RegistryBase(reference="python:3.12")),
+    ({"backend": "mock", "baseImage": "python:3.12"}, PythonBase(reference="python:3.12", build_args={})),
+    (
+        {"backend": "mock", "baseImage": "python:3.12", "packageIndex": "https://pypi.example/simple", "httpProxy": PROXY},
+        PythonBase(reference="python:3.12", build_args={"PACKAGE_INDEX": "https://pypi.example/simple", "HTTP_PROXY": PROXY, "http_proxy": PROXY}),
+    ),
     # what only a CPU reads leaves the others alone
-    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, RegistryBase(reference="python:3.12")),
+    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, PythonBase(reference="python:3.12", build_args={})),
     ({"backend": "gpu", "imageStrategy": "source"}, RegistryBase(reference=default("gpuImage"))),
 ]
 
@@ -60,12 +67,12 @@ def test_backend_and_strategy_choose_the_image_below_the_serving_layer(overrides
 
 
 def test_every_dial_of_the_wheel_reaches_its_dockerfile() -> None:
-    dials = {
+    wanted: dict[str, Any] = {
         "baseImage": "debian:bookworm", "packageIndex": "https://pypi.example/simple",
         "extraIndex": "https://extra.example/simple", "vllmPackage": "vllm",
         "vllmVersion": "0.31.0", "torchRequirement": "torch==2.12.0+cpu", "debianMirror": "http://deb.example/debian", "httpsProxy": PROXY,
     }  # fmt: skip
-    base = plan.image_base(a_settings(**dials))
+    base = plan.image_base(a_settings(**wanted))
     assert base == WheelBase(version="0.31.0", build_args={
         "BASE_IMAGE": "debian:bookworm", "PACKAGE_INDEX": "https://pypi.example/simple",
         "EXTRA_INDEX": "https://extra.example/simple", "VLLM_PACKAGE": "vllm",
@@ -90,29 +97,29 @@ def test_the_image_is_named_after_its_only_container(overrides: dict[str, Any], 
     assert plan.image_name(a_settings(**overrides)) == name
 
 
-def test_the_mock_gets_what_its_guard_needs_and_nothing_of_a_model() -> None:
-    assert plan.arguments(a_settings(backend="mock", enforceEager=False, vllmExtraArgs=["--seed", "1"])) == ["mock", *GUARD]
+def test_the_mock_gets_what_its_service_needs_and_nothing_of_a_model() -> None:
+    assert plan.arguments(a_settings(backend="mock", enforceEager=False, vllmExtraArgs=["--seed", "1"])) == ["mock", *SERVICE]
 
 
 def test_a_cpu_reranker_is_launched_with_every_dial() -> None:
     assert plan.arguments(a_settings()) == [
-        "launch", "--device", "cpu", "--model", "/models/qwen3-reranker-0.6b", *GUARD, "--dtype", "auto", "--kv-cache-gib", "1",
+        "launch", *SERVICE, "--model", "/models/qwen3-reranker-0.6b", "--kv-cache-gib", "1",
         "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--threads", "0", "--block-size", "0", "--prefix-caching", "on", "--preload", "on",
-        "--eager",
+        "--dtype", "auto", "--enforce-eager", "on", "--device", "cpu",
     ]  # fmt: skip
 
 
 def test_a_gpu_reranker_is_launched_with_its_share_of_the_memory() -> None:
     assert plan.arguments(a_settings(backend="gpu", gpuCount=2, enforceEager=False, dtype="float16", prefixCaching=False, preload=False)) == [
-        "launch", "--device", "gpu", "--model", "/models/qwen3-reranker-0.6b", *GUARD, "--dtype", "float16", "--kv-cache-gib", "1",
+        "launch", *SERVICE, "--model", "/models/qwen3-reranker-0.6b", "--kv-cache-gib", "1",
         "--max-num-batched-tokens", "0", "--max-num-seqs", "0", "--threads", "0", "--block-size", "0", "--prefix-caching", "off", "--preload", "off",
-        "--compiled", "--tensor-parallel-size", "2", "--gpu-memory-utilization", "0.85",
+        "--dtype", "float16", "--enforce-eager", "off", "--device", "gpu", "--gpu-count", "2", "--gpu-memory-utilization-percent", "85",
     ]  # fmt: skip
 
 
 def test_the_users_own_arguments_come_last_behind_two_dashes() -> None:
     argv = plan.arguments(a_settings(vllmExtraArgs=["--seed", "1"], modelSource="directory", modelPath="/srv/m"))
-    assert argv[-4:] == ["--unverified", "--", "--seed", "1"]
+    assert argv[-5:] == ["--unverified", "on", "--", "--seed", "1"]
 
 
 def test_only_a_directory_goes_without_a_manifest() -> None:
@@ -129,35 +136,37 @@ DIALS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def guard_of(s: Settings, model: str) -> GuardOptions:
-    """What the guard is to know of the settings; the launcher adds the tokens of a pass."""
-    return GuardOptions(
-        model=model, served_model_names=("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b"), instruction=s.instruction, max_model_len=s.max_model_len,
-        tokens_per_pass=0, api_key_file="", deadline_seconds=float(s.deadline_seconds), min_document_tokens=s.min_document_tokens,
-        max_query_tokens=s.max_query_tokens, max_documents=s.max_documents, max_body_bytes=s.max_body_mib << 20, cache_entries=s.cache_entries,
-        golden=s.golden_check,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("overrides", DIALS)
 def test_the_launcher_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
     s = a_settings(**overrides)
     gpu = s.backend == "gpu"
-    assert launcher.parse(plan.arguments(s)[1:]) == launcher.Options(
-        device=s.backend, model="/models/qwen3-reranker-0.6b", guard=guard_of(s, "/models/qwen3-reranker-0.6b"), dtype=s.dtype, kv_cache_gib=s.kv_cache_gib,
+    assert parse(plan.arguments(s)[1:]) == LaunchOptions(
+        device=s.backend, model="/models/qwen3-reranker-0.6b", served_model_names=NAMES, instruction=s.instruction, max_model_len=s.max_model_len,
+        deadline_seconds=s.deadline_seconds, min_document_tokens=s.min_document_tokens, max_query_tokens=s.max_query_tokens, max_documents=s.max_documents,
+        max_body_mib=s.max_body_mib, cache_entries=s.cache_entries, golden_check=s.golden_check, dtype=s.dtype, kv_cache_gib=s.kv_cache_gib,
         max_num_batched_tokens=s.max_num_batched_tokens, max_num_seqs=s.max_num_seqs, threads=s.threads, block_size=s.block_size,
-        prefix_caching=s.prefix_caching, preload=s.preload, eager=s.enforce_eager, tensor_parallel_size=1, gpu_memory_utilization=0.85 if gpu else None,
-        unverified=False, extra=s.vllm_extra_args,
+        prefix_caching=s.prefix_caching, preload=s.preload, enforce_eager=s.enforce_eager, gpu_count=1 if gpu else 0,
+        gpu_memory_utilization_percent=85 if gpu else 0, unverified=False, extra=s.vllm_extra_args, api_key_file="", tokens_per_pass=0,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("overrides", [{}, CALLS])
-def test_the_guard_of_the_mock_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
+def test_the_mock_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
     s = a_settings(backend="mock", **overrides)
-    parser = argparse.ArgumentParser(allow_abbrev=False)
-    options.add_arguments(parser)
-    read = options.from_arguments(parser.parse_args(plan.arguments(s)[1:]), model="", tokens_per_pass=0)
-    assert read == guard_of(s, "")
+    read = dials.read(MockOptions, plan.arguments(s)[1:], prog="mock")
+    assert read == dials.take(MockOptions, s, served_model_names=NAMES, model="")
+
+
+def test_every_dial_of_the_container_that_is_set_arrives_there() -> None:
+    """Whatever is added to the dials is covered by itself: each is given another value than its default."""
+    changed: dict[str, Any] = {"instruction": "Find it", "dtype": "float32", "deadlineSeconds": 7, "maxModelLen": 2048, "minDocumentTokens": 32, "maxQueryTokens": 99,
+               "maxDocuments": 5, "maxBodyMiB": 2, "cacheEntries": 0, "goldenCheck": False, "kvCacheGiB": 2, "maxNumBatchedTokens": 512, "maxNumSeqs": 8,
+               "threads": 2, "blockSize": 64, "prefixCaching": False, "preload": False, "enforceEager": False}  # fmt: skip
+    s = a_settings(**changed)
+    arrived = parse(plan.arguments(s)[1:])
+    for item in (*dataclasses.fields(ServiceDials), *dataclasses.fields(LaunchDials)):
+        assert getattr(s, item.name) != DECLARED[camel(item.name)]["default"], f"give {item.name} another value in this test"
+        assert getattr(arrived, item.name) == getattr(s, item.name)
 
 
 def test_ragflows_form_is_filled_in() -> None:
@@ -215,7 +224,7 @@ def test_a_key_is_read_from_the_environment_when_the_command_runs(tmp_path: Path
     inside, outside = verified(a_settings(apiKey="hunter2-hunter2"))
     assert "hunter2" not in inside + outside
     assert inside.startswith("docker exec -e RERANK_API_KEY docker-ragflow-cpu-1 ")
-    for name, body in {"docker": 'shift 4; exec "$@"', "curl": 'for item in "$@"; do echo "$item"; done'}.items():
+    for name, body in {"docker": 'shift 4; exec "$@"', "curl": 'for item in "$@"; do echo "$item"; done; cat >&2'}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
         (tmp_path / name).chmod(0o755)
     for command in (inside, outside):
@@ -227,7 +236,9 @@ def test_a_key_is_read_from_the_environment_when_the_command_runs(tmp_path: Path
             check=True,
             env={"PATH": f"{tmp_path}:/usr/bin:/bin", "RERANK_API_KEY": "the key"},
         )
-        assert "Authorization: Bearer the key" in done.stdout.splitlines()
+        assert "the key" not in done.stdout
+        assert "@-" in done.stdout.splitlines()
+        assert done.stderr == "Authorization: Bearer the key"
 
 
 def test_a_model_name_with_quotes_breaks_no_command() -> None:

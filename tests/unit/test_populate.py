@@ -1,6 +1,7 @@
 """The population step against a hub on this machine that speaks the real protocols, faults included."""
 
 import argparse
+import email.message
 import errno
 import hashlib
 import io
@@ -14,14 +15,17 @@ import sys
 import tarfile
 import tempfile
 import time
+import urllib.request
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from serving import populate
-from serving.facts import MANIFEST
+from serving.model import MANIFEST
+from serving.populate import fetch, files, progress
+from serving.populate import hub as hubs
+from serving.populate import run as populate
 from tests.support.hub import Faults, Hub, serving
 
 ROOT = Path(__file__).parents[2]
@@ -66,12 +70,17 @@ def target(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(target: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command in this process: (exit status, stdout, stderr), without the pauses between two attempts."""
-    monkeypatch.setattr(populate, "PAUSE", 0.0)
+    for module in (fetch, hubs):
+        monkeypatch.setattr(module, "PAUSE", 0.0)
 
-    def command(*mirrors: str, source: str = "hub", revision: str = REVISION, stdin: bytes = b"", repo: str = REPO) -> tuple[int, str, str]:
+    def command(
+        *mirrors: str, source: str = "hub", revision: str = REVISION, stdin: bytes = b"", repo: str = REPO, hosts: Sequence[str] | None = None
+    ) -> tuple[int, str, str]:
+        """`hosts`: to which the token may go; by default every mirror."""
         where = [item for mirror in mirrors for item in ("--mirror" if source == "hub" else "--endpoint", mirror)]
         if source in ("hub", "modelscope"):
             where.append("--token-stdin")
+            where += [item for host in (mirrors if hosts is None else hosts) for item in ("--token-host", host)]
         monkeypatch.setattr(sys, "stdin", argparse.Namespace(buffer=io.BytesIO(stdin)))
         status = populate.main(["--source", source, "--repo", repo, "--revision", revision, "--target", str(target), *where])
         out, err = capsys.readouterr()
@@ -178,7 +187,7 @@ def test_a_killed_download_goes_on_where_it_was(hub: Hub, model: Path, target: P
     hub.faults.bytes_per_second = 1 << 20
     arguments = ["--mirror", hub.url] if source == "hub" else ["--endpoint", hub.url]
     first = process(target, "--source", source, *arguments)
-    partial = target / populate.INCOMPLETE / hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    partial = target / files.INCOMPLETE / hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     until = time.monotonic() + 30
     while not (partial.exists() and partial.stat().st_size > 1 << 19):
         assert time.monotonic() < until
@@ -296,7 +305,7 @@ def test_a_disk_that_cannot_hold_what_is_missing_is_refused_before_a_byte_is_fet
 
 
 def test_a_disk_that_fills_up_on_the_way_ends_in_the_same_remedy(hub: Hub, model: Path, target: Path, run: Run) -> None:
-    partial = target / populate.INCOMPLETE / hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
+    partial = target / files.INCOMPLETE / hashlib.sha256((model / "model.safetensors").read_bytes()).hexdigest()
     partial.parent.mkdir(parents=True)
     partial.symlink_to("/dev/full")
     sentence = refused(run(hub.url), target)
@@ -305,15 +314,15 @@ def test_a_disk_that_fills_up_on_the_way_ends_in_the_same_remedy(hub: Hub, model
 
 @pytest.mark.parametrize("path", ["../config.json", "/etc/config.json", "a/../../config.json"])
 def test_a_mirror_that_names_files_outside_the_directory_is_given_up(target: Path, run: Run, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(populate, "hub_files", lambda *args: [populate.RemoteFile(path, 2, "http://127.0.0.1:9/x")])
+    monkeypatch.setattr(populate, "hub_files", lambda *args: [files.RemoteFile(path, 2, "http://127.0.0.1:9/x")])
     assert "leads out of the directory" in refused(run("http://127.0.0.1:9"), target)
 
 
 def test_progress_is_a_line_every_few_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    progress = populate.Progress(100 << 20, 20 << 20, clock=lambda: now)
+    shown = progress.Progress(100 << 20, 20 << 20, clock=lambda: now)
     for now in (1.0, 2.0, 4.0, 5.0):  # noqa: B007 the clock reads it
-        progress.add("model.safetensors", 8 << 20)
+        shown.add("model.safetensors", 8 << 20)
     assert capsys.readouterr().out == "model.safetensors: 44 MiB of 100 MiB, 6.0 MiB/s\n"
 
 
@@ -325,6 +334,124 @@ def test_two_populations_of_one_directory_take_turns(hub: Hub, model: Path, targ
     assert sum("already here, 8 files" in output for output in outputs) == 1
     assert hub.ranges("model.safetensors") == [""]
     assert_complete(target, model)
+
+
+# -- the token ----------------------------------------------------------------------------------------------------------------------------------
+
+
+def bearers(hub: Hub) -> set[str]:
+    """What the hub was told in Authorization headers, files behind its redirects apart."""
+    return {seen.authorization for seen in hub.settled() if not seen.path.startswith("/lfs/")}
+
+
+def test_the_token_goes_to_the_hub_that_it_is_for_and_not_to_a_third_partys_mirror_before_it(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    hub.faults.token = TOKEN
+    with serving(model, REPO, REVISION, faults=Faults(truncated=-1, only="model.safetensors")) as mirror:
+        status, out, _ = run(mirror.url, hub.url, stdin=f"{TOKEN}\n".encode(), hosts=[hub.url])
+    assert (status, f"mirror given up: {mirror.url}" in out) == (0, True)
+    assert_complete(target, model)
+    assert len(mirror.settled()) > 3
+    assert {seen.authorization for seen in mirror.settled()} == {""}
+    assert bearers(hub) == {f"Bearer {TOKEN}"}
+
+
+def test_a_mirror_that_has_a_public_model_serves_it_without_the_token(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    with serving(model, REPO, REVISION) as mirror:
+        assert run(mirror.url, hub.url, stdin=f"{TOKEN}\n".encode(), hosts=[hub.url])[0] == 0
+    assert_complete(target, model)
+    assert {seen.authorization for seen in mirror.settled()} == {""}
+    assert hub.settled() == []
+
+
+@pytest.mark.parametrize(
+    ("faults", "code"),
+    [
+        (Faults(status=401), 401),
+        (Faults(status=403), 403),
+        (Faults(token="of its own"), 401),  # RepoNotFound
+        (Faults(gated=True), 401),  # GatedRepo
+    ],
+)
+def test_a_mirror_that_refuses_what_it_got_no_token_for_does_not_end_the_search(
+    hub: Hub, model: Path, target: Path, run: Run, faults: Faults, code: int
+) -> None:
+    hub.faults.token = TOKEN
+    with serving(model, REPO, REVISION, faults=faults) as mirror:
+        status, out, _ = run(mirror.url, hub.url, stdin=f"{TOKEN}\n".encode(), hosts=[hub.url])
+    assert status == 0
+    assert f"mirror given up: {mirror.url} answered {code} without modelToken" in out
+    assert_complete(target, model)
+    assert {seen.authorization for seen in mirror.settled()} == {""}
+
+
+def test_when_no_mirror_got_the_token_the_sentence_says_which_key_would_give_it(hub: Hub, target: Path, run: Run) -> None:
+    hub.faults.token = TOKEN
+    sentence = refused(run(hub.url, stdin=f"{TOKEN}\n".encode(), hosts=["https://huggingface.co"]), target)
+    assert "modelTokenHosts" in sentence
+    assert bearers(hub) == {""}
+
+
+def test_modelscope_gets_the_token_where_it_is_named(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    hub.faults.token = TOKEN
+    assert run(hub.url, source="modelscope", stdin=f"{TOKEN}\n".encode(), hosts=["https://modelscope.cn"])[0] == 0
+    assert bearers(hub) == {""}
+    shutil.rmtree(target)
+    hub.requests.clear()
+    assert run(hub.url, source="modelscope", stdin=f"{TOKEN}\n".encode())[0] == 0
+    assert bearers(hub) == {f"Bearer {TOKEN}"}
+    assert_complete(target, model, "modelscope")
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "goes"),
+    [
+        ("https://hub.example", "https://hub.example/api/models/x?y=z", True),
+        ("https://hub.example/", "https://hub.example/a", True),
+        ("https://Hub.Example", "https://hub.example/a", True),
+        ("https://hub.example", "https://HUB.example/a", True),
+        ("http://hub.example:8080", "http://hub.example:8080/a", True),
+        ("http://hub.example", "https://hub.example/a", False),
+        ("https://hub.example", "http://hub.example/a", False),
+        ("https://hub.example", "https://hub.example:8443/a", False),
+        ("https://hub.example", "https://cdn.hub.example/a", False),
+        ("https://hub.example", "https://hub.example.evil/a", False),
+        ("https://hub.example", "https://evil/hub.example", False),
+        ("https://hub.example", "https://hub.example@evil/a", False),
+        ("https://hub.example", "https://evil/?https://hub.example", False),
+        ("https://hub.example", "https://evil#@hub.example/a", False),
+    ],
+)
+def test_the_token_is_for_an_address_with_its_scheme_and_its_port(host: str, url: str, goes: bool) -> None:
+    token = fetch.Token(TOKEN, (host,))
+    assert token.goes_to(url) is goes
+    assert token.withheld_from(url) is not goes
+    assert not fetch.Token("", (host,)).goes_to(url)
+    assert not fetch.Token("", (host,)).withheld_from(url)
+
+
+def test_without_a_host_the_token_goes_nowhere_and_its_text_is_shown_nowhere() -> None:
+    token = fetch.Token(TOKEN)
+    assert not token.goes_to("https://huggingface.co/api")
+    assert TOKEN not in f"{token!r} {token}"
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize(
+    ("to", "carried"),
+    [
+        ("http://hub.example/elsewhere", True),
+        ("https://hub.example/a", False),
+        ("http://hub.example:8080/a", False),
+        ("http://cdn.example/a", False),
+    ],
+)
+def test_a_redirect_carries_the_token_no_further_than_its_own_address(code: int, to: str, carried: bool) -> None:
+    request = urllib.request.Request("http://hub.example/a", headers={"Authorization": f"Bearer {TOKEN}", "Range": "bytes=1-"})
+    followed = fetch._Redirects().redirect_request(request, None, code, "", email.message.Message(), to)
+    assert followed is not None
+    assert followed.full_url == to
+    assert followed.has_header("Authorization") is carried
+    assert followed.get_header("Range") == "bytes=1-"
 
 
 # -- modelscope ---------------------------------------------------------------------------------------------------------------------------------
@@ -444,7 +571,7 @@ def test_a_file_that_the_user_cannot_read_is_named_with_mode_and_remedy(model: P
         shutil.copytree(model, directory)
         os.chmod(place, 0o755)
         (directory / "model.safetensors").chmod(0o000)
-        script = "import os, sys; from serving import populate; os.getuid() or os.setuid(65534); sys.exit(populate.main(sys.argv[1:]))"
+        script = "import os, sys; from serving.populate import run; os.getuid() or os.setuid(65534); sys.exit(run.main(sys.argv[1:]))"
         argv = [sys.executable, "-c", script, "--source", "directory", "--repo", REPO, "--revision", REVISION, "--target", str(directory)]
         result = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=30)
     assert result.returncode == 1

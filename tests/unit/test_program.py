@@ -13,8 +13,8 @@ import pytest
 import requests
 import yaml
 
-import labels
-from host import Container, Host, Network
+from host import labels
+from host.observe import Container, Host, Network
 from tests.support.recording import ROOT, Recorded, Recording, Registration, config_of, imagined, run_program
 from tests.unit.builders import DECLARED, GIB, REFUSED, REFUSED_HERE, a_container, a_host, a_network, a_ragflow
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from setup import daemon, engine, preflight, stack, tiers, venv
+from setup import daemon, preflight, pulumi, stack, tiers, venv
 from setup.edge import GIB, Edge, Refusal, Result, consent
 from setup.verbs import VERBS, main
 
@@ -237,14 +237,19 @@ def test_a_failing_pip_shows_its_words_and_every_way_around_and_is_tried_again(m
 def test_the_real_locks_are_hashed_name_no_index_and_agree() -> None:
     program, development = venv.pins(ROOT), venv.pins(ROOT, venv.DEV_LOCK)
     assert program.items() <= development.items()
-    for name in ("requirements", "requirements-dev"):
+    groups = (ROOT / "pyproject.toml").read_text().partition("[dependency-groups]\n")[2].partition("\n\n")[0]
+    for name, group in (("requirements", "program"), ("requirements-dev", "dev")):
         lock = (ROOT / f"{name}.lock").read_text()
         assert "://" not in lock
         assert len(re.findall(r"^[a-z].*\\\n    --hash=sha256:", lock, re.M)) == len(re.findall(r"^[a-z]", lock, re.M))
-        wanted = dict(re.findall(r"^([\w-]+)==(\S+)", (ROOT / f"{name}.txt").read_text(), re.M))
-        pins = {key.replace("_", "-"): value for key, value in wanted.items()}
-        assert pins.items() <= development.items()
-    assert {f"pulumi-{name}" for name in engine.PLUGINS} <= program.keys()
+        asked = re.search(rf"^{group} = \[(.*?)\]$", groups, re.M | re.S)
+        assert asked
+        wanted = dict(re.findall(r'"([\w-]+)==([^"]+)"', asked[1]))
+        assert len(wanted) >= 4
+        assert {key.replace("_", "-").lower(): value for key, value in wanted.items()}.items() <= development.items()
+    # what serves the mock in the image serves it in the tests
+    assert venv.pins(ROOT, "images/mock.lock").items() <= development.items() | {("typing-extensions", development["typing-extensions"])}
+    assert {f"pulumi-{name}" for name in pulumi.PLUGINS} <= program.keys()
 
 
 # -- the engine and its plugins ---------------------------------------------------------------------------------------
@@ -281,7 +286,7 @@ def archive(path: Path, *names: str) -> str:
 
 
 def test_a_pulumi_on_path_is_taken_as_it_is(machine: Machine) -> None:
-    assert engine.ensure(machine, PYTHON) == "/bin/pulumi"
+    assert pulumi.ensure(machine, PYTHON) == "/bin/pulumi"
     assert machine.ran == ["/bin/pulumi version"]
     assert (machine.exports, machine.env["PULUMI_SKIP_UPDATE_CHECK"]) == ([], "true")
 
@@ -291,7 +296,7 @@ def test_a_pulumi_in_its_own_folders_is_found_and_put_on_path(machine: Machine, 
     machine.installed -= {"pulumi", "pulumi-language-python"}
     folder = machine.home / ".pulumi" / place
     put_pulumi(folder)
-    assert engine.ensure(machine, PYTHON) == str(folder / "pulumi")
+    assert pulumi.ensure(machine, PYTHON) == str(folder / "pulumi")
     assert machine.env["PATH"] == f"{folder}:/bin"
     assert machine.exports == [f'export PATH="{folder}:$PATH"']
     assert not [line for line in machine.ran if PYTHON.name in line], "nothing is installed where one is found"
@@ -301,7 +306,7 @@ def test_pulumi_home_moves_the_folders(machine: Machine, tmp_path: Path) -> None
     machine.installed -= {"pulumi"}
     machine.env["PULUMI_HOME"] = str(tmp_path / "elsewhere")
     put_pulumi(tmp_path / "elsewhere/bin")
-    assert engine.ensure(machine, PYTHON) == str(tmp_path / "elsewhere/bin/pulumi")
+    assert pulumi.ensure(machine, PYTHON) == str(tmp_path / "elsewhere/bin/pulumi")
 
 
 def test_a_missing_pulumi_is_installed_by_the_automation_api_and_used(machine: Machine) -> None:
@@ -313,7 +318,7 @@ def test_a_missing_pulumi_is_installed_by_the_automation_api_and_used(machine: M
         return Result(0)
 
     machine.answers["PulumiCommand.install"] = install
-    assert engine.ensure(machine, PYTHON) == str(target / "bin/pulumi")
+    assert pulumi.ensure(machine, PYTHON) == str(target / "bin/pulumi")
     assert machine.ran[0].startswith(f"{PYTHON} -c ")
     assert machine.said == [f"Installing pulumi 3.272.0 into {target} …"]
 
@@ -323,7 +328,7 @@ def test_when_nothing_works_one_message_lists_each_failure_and_every_way_around(
     machine.installed -= {"pulumi"}
     machine.answers["PulumiCommand.install"] = Result(1, "", "Traceback\nurllib.error.URLError: <urlopen error Name or service not known>")
     home = machine.home / ".pulumi"
-    assert refusal(lambda: engine.ensure(machine, PYTHON)) == (
+    assert refusal(lambda: pulumi.ensure(machine, PYTHON)) == (
         "there is no Pulumi program that serves, and none could be installed. Tried:\n"
         "  - PATH: no pulumi there\n"
         f"  - {home}/bin/pulumi: not there\n"
@@ -344,14 +349,14 @@ def test_when_nothing_works_one_message_lists_each_failure_and_every_way_around(
 )
 def test_a_pulumi_that_does_not_serve_is_passed_over_with_the_reason(machine: Machine, answer: Result, why: str) -> None:
     machine.answers |= {"pulumi version": answer, "PulumiCommand.install": Result(1)}
-    assert f"  - PATH (/bin/pulumi): {why}\n" in refusal(lambda: engine.ensure(machine, PYTHON))
+    assert f"  - PATH (/bin/pulumi): {why}\n" in refusal(lambda: pulumi.ensure(machine, PYTHON))
 
 
 def test_a_pulumi_without_its_language_host_is_passed_over(machine: Machine) -> None:
     machine.installed -= {"pulumi-language-python"}
     machine.answers["PulumiCommand.install"] = Result(1)
     why = "pulumi-language-python is neither beside it nor on PATH"
-    assert f"  - PATH (/bin/pulumi): {why}\n" in refusal(lambda: engine.ensure(machine, PYTHON))
+    assert f"  - PATH (/bin/pulumi): {why}\n" in refusal(lambda: pulumi.ensure(machine, PYTHON))
 
 
 @pytest.mark.parametrize("prefix", ["pulumi/", "pulumi/bin/", ""])
@@ -360,7 +365,7 @@ def test_an_archive_is_unpacked_before_any_download(machine: Machine, tmp_path: 
     path = archive(tmp_path / "a.tar.gz", f"{prefix}pulumi", f"{prefix}pulumi-language-python", "../outside", f"{prefix}deep/er")
     machine.env["PULUMI_ARCHIVE"] = path
     folder = machine.home / ".pulumi/versions/3.272.0/bin"
-    assert engine.ensure(machine, PYTHON) == str(folder / "pulumi")
+    assert pulumi.ensure(machine, PYTHON) == str(folder / "pulumi")
     assert sorted(item.name for item in folder.iterdir()) == ["pulumi", "pulumi-language-python"]
     assert stat.S_IMODE((folder / "pulumi").stat().st_mode) == 0o755
     assert list(folder.parent.iterdir()) == [folder], "no scratch stays"
@@ -377,7 +382,7 @@ def test_an_archive_may_be_an_address(machine: Machine, tmp_path: Path, monkeypa
         archive(target, "pulumi/pulumi", "pulumi/pulumi-language-python")
 
     monkeypatch.setattr(machine, "fetch", fetch)
-    engine.ensure(machine, PYTHON)
+    pulumi.ensure(machine, PYTHON)
     assert asked == [("https://mirror.example/pulumi.tar.gz", True)]
 
 
@@ -398,7 +403,7 @@ def test_an_unusable_archive_is_listed_with_its_failure_and_leaves_nothing(machi
     machine.env["PULUMI_ARCHIVE"] = str(path)
     machine.answers["PulumiCommand.install"] = Result(1)
     why = {"absent": "No such file", "garbage": "could not be opened", "cut": "end", "empty": "it holds no file named pulumi"}[kind]
-    line = next(line for line in refusal(lambda: engine.ensure(machine, PYTHON)).splitlines() if line.startswith(f"  - PULUMI_ARCHIVE={path}: "))
+    line = next(line for line in refusal(lambda: pulumi.ensure(machine, PYTHON)).splitlines() if line.startswith(f"  - PULUMI_ARCHIVE={path}: "))
     assert why in line
     assert not (machine.home / ".pulumi/versions/3.272.0/bin").exists()
 
@@ -407,14 +412,14 @@ def test_plugins_are_those_of_the_lock_and_one_that_is_listed_is_not_installed(m
     machine.installed -= {"pulumi-resource-docker", "pulumi-resource-command"}
     rows = [{"name": "docker", "kind": "resource", "version": "5.2.0"}, {"name": "command", "kind": "resource", "version": "1.0.0"}]
     machine.answers["plugin ls"] = Result(0, json.dumps(rows))
-    engine.ensure(machine, PYTHON)
+    pulumi.ensure(machine, PYTHON)
     assert [line for line in machine.ran if "install" in line] == ["/bin/pulumi plugin install resource command 1.2.1"]
 
 
 def test_a_plugin_server_is_passed_on(machine: Machine) -> None:
     machine.installed -= {"pulumi-resource-docker"}
     machine.env["PULUMI_PLUGIN_SERVER"] = "https://mirror.example/plugins"
-    engine.ensure(machine, PYTHON)
+    pulumi.ensure(machine, PYTHON)
     assert machine.ran[-1] == "/bin/pulumi plugin install resource docker 5.2.0 --server https://mirror.example/plugins"
 
 
@@ -424,7 +429,7 @@ def test_missing_plugins_end_in_one_message_with_the_cause_and_every_way_around(
     cause = 'warning: Error downloading plugin: Get "https://get.pulumi.com/x": no such host'
     machine.answers["plugin install resource docker"] = Result(255, "", f"{cause}\nWill retry in 1s [5/5]\nerror: failed all 5 attempts")
     machine.answers["plugin install resource command"] = Result(124, "", "no end within 300 s")
-    assert refusal(lambda: engine.ensure(machine, PYTHON)) == (
+    assert refusal(lambda: pulumi.ensure(machine, PYTHON)) == (
         "Pulumi's resource plugin docker 5.2.0 and command 1.2.1 could not be installed. Tried:\n"
         "  - PATH (pulumi-resource-docker): not there\n"
         "  - pulumi plugin ls: no docker 5.2.0\n"
@@ -473,7 +478,7 @@ def test_docker_is_installed_and_started_on_debian_as_root_after_a_yes(machine: 
     assert machine.started == ["dockerd"]
     assert (machine.system / "var/run/ragflow-reranker-dockerd.pid").read_text() == "4711\n"
     log = machine.system / "var/run/ragflow-reranker-dockerd.log"
-    assert machine.said[-1] == f"Started dockerd (process 4711), log {log}; `python3 -m setup docker-stop` ends it."
+    assert machine.said[-1] == f"Started dockerd (process 4711), log {log}; `make docker-stop` ends it."
 
 
 @pytest.mark.parametrize("name", ["YES", "CI"])
@@ -559,7 +564,7 @@ def test_a_failing_apt_ends_in_its_words(machine: Machine) -> None:
     machine.env["YES"] = "1"
     machine.answers["apt-get update"] = Result(100, "", "E: Could not resolve 'deb.example'")
     assert refusal(lambda: daemon.ensure(machine)) == (
-        "`apt-get update` failed: E: Could not resolve 'deb.example'; mend that, or install Docker by hand: https://docs.docker.com/engine/install/"
+        "`apt-get update` failed: E: Could not resolve 'deb.example'; repair that, or install Docker by hand: https://docs.docker.com/engine/install/"
     )
 
 
@@ -816,8 +821,7 @@ def test_up_prepares_in_order_previews_asks_applies_and_says_what_ragflow_wants(
         "  Max tokens  4096\n"
         "then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.\n"
         "\n"
-        "Verify:\n"
-        "  curl -fsS http://127.0.0.1:8123/health"
+        "Check it any time with: make verify"
     )
 
 
@@ -981,7 +985,7 @@ def test_the_demo_runs_on_the_daemon_that_the_docker_programs_context_names(mach
 def test_lint_runs_both_tools_and_fails_with_the_first_failure(machine: Machine) -> None:
     machine.codes["ruff"] = 4
     assert main(["lint"], machine) == 4
-    assert machine.shown == ["python -m ruff check .", "python -m mypy"]
+    assert machine.shown == ["python -m ruff format --check .", "python -m ruff check .", "python -m mypy"]
 
 
 def test_the_benchmark_runs_on_the_daemon_that_was_found_with_the_arguments_of_its_variable(machine: Machine) -> None:
@@ -992,10 +996,79 @@ def test_the_benchmark_runs_on_the_daemon_that_was_found_with_the_arguments_of_i
     assert any(line.endswith("requirements-dev.lock") for line in machine.ran)
 
 
+INSIDE = "docker exec ragflow-cpu sh -c 'curl -fsS http://ragflow-vllm-reranker:8000/v1/rerank'"
+FROM_HOST = "curl -fsS http://127.0.0.1:8123/v1/rerank"
+RIGHT = Result(0, json.dumps({"results": [{"index": 0, "relevance_score": 0.9}, {"index": 1, "relevance_score": 0.1}]}))
+SWAPPED = Result(0, json.dumps({"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]}))
+
+
+def verifying(machine: Machine, *commands: str) -> None:
+    machine.answers |= {"stack output": Result(0, json.dumps(OUTPUTS | {"verify": list(commands)})), "config get apiKey": Result(0, "\n")}
+
+
+def test_verify_asks_from_every_place_and_says_which_came_out_right(machine: Machine) -> None:
+    verifying(machine, INSIDE, FROM_HOST)
+    machine.answers |= {"sh -c docker exec": RIGHT, "sh -c curl": SWAPPED}
+    assert main(["verify"], machine) == 1
+    assert machine.said[-1] == (
+        "  right  inside ragflow-cpu  the document about Paris scored 0.900, the other 0.100\n"
+        "  WRONG  the Docker host     the document about Paris scored 0.100, the other 0.900: the wrong one comes first; the container's log says why"
+    )
+
+
+def test_verify_succeeds_where_all_came_out_right(machine: Machine) -> None:
+    verifying(machine, INSIDE)
+    machine.answers["sh -c docker exec"] = RIGHT
+    assert main(["verify"], machine) == 0
+
+
+@pytest.mark.parametrize(("answer", "said"), [
+    (Result(6, "", "curl: (6) Could not resolve host: ragflow-vllm-reranker"), "it is not on the reranker's network: run make up again"),
+    (Result(7, "", "curl: (7) Failed to connect to port 8000: Connection refused"), "the reranker is starting or stopped: docker ps shows it"),
+    (Result(22, "", "curl: (22) The requested URL returned error: 503"), "the reranker is busy or not well: its /health says why"),
+    (Result(22, "", "curl: (22) The requested URL returned error: 401"), "apiKey of the stack is another than the reranker's: run make up again"),
+    (Result(1, "", "Error: No such container: ragflow-cpu"), "it was removed or re-created: run make up again"),
+    (Result(127, "", "sh: 1: curl: not found"), "that container has no curl: call the URL from it in another way"),
+    (Result(124, "", "no end within 120 s"), "no end within 120 s"),
+    (Result(0, "<html>"), "no rerank answer: <html>"),
+    (Result(0, '{"results": [{"index": 0, "relevance_score": 1}]}'), "no rerank answer"),
+])  # fmt: skip
+def test_verify_says_what_failed_and_what_to_do(machine: Machine, answer: Result, said: str) -> None:
+    verifying(machine, INSIDE)
+    machine.answers["sh -c docker exec"] = answer
+    assert main(["verify"], machine) == 1
+    assert machine.said[-1].startswith("  WRONG  inside ragflow-cpu  ")
+    assert said in machine.said[-1]
+
+
+def test_verify_hands_the_key_over_in_the_environment_and_in_no_argv(machine: Machine) -> None:
+    verifying(machine, INSIDE)
+    machine.answers |= {"sh -c docker exec": RIGHT, "config get apiKey": Result(0, "sk-s3cret\n")}
+    assert main(["verify"], machine) == 0
+    assert machine.env["RERANK_API_KEY"] == "sk-s3cret"
+    assert "s3cret" not in "".join(machine.ran) + machine.text
+
+
+def test_verify_asks_a_remote_hosts_loopback_for_nothing(machine: Machine) -> None:
+    verifying(machine, INSIDE, FROM_HOST)
+    machine.answers |= {"sh -c docker exec": RIGHT, "config get dockerHost": Result(0, "ssh://me@nas\n")}
+    assert main(["verify"], machine) == 0
+    assert [line for line in machine.ran if line.startswith("sh -c")] == [f"sh -c {INSIDE}"]
+
+
+def test_verify_says_where_there_is_nothing_to_verify(machine: Machine) -> None:
+    verifying(machine)
+    assert main(["verify"], machine) == 1
+    assert machine.said[-1].startswith("error: the stack laptop has nothing to verify")
+
+
 def test_every_make_target_is_a_verb_and_the_usage_names_it(machine: Machine) -> None:
     targets = re.search(r"^\.PHONY: help (.*)$", (ROOT / "Makefile").read_text(), re.M)
     assert targets
-    assert {*targets[1].split(), "docker-stop"} == VERBS.keys()
+    assert set(targets[1].split()) == VERBS.keys()
+    rule = re.search(r"^([a-z -]+):\n\t@\$\(PYTHON\) -m setup \$@$", (ROOT / "Makefile").read_text(), re.M)
+    assert rule
+    assert rule[1].split() == targets[1].split()
     assert (main([], machine), main(["upp"], machine)) == (0, 2)
     assert machine.said[0] == machine.said[1]
     assert all(verb in machine.said[0] for verb in VERBS)

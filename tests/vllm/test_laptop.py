@@ -48,14 +48,14 @@ def test_a_dead_mirror_alone_ends_in_one_sentence_and_nothing_serves(laptop: Lap
 
 def test_a_wrong_token_ends_in_one_sentence_with_the_remedy_and_without_the_token(laptop: Laptop) -> None:
     laptop.hubs[0].faults.token = "hf_the-right-one"
-    laptop.stack.set(modelMirrors=[laptop.hubs[0].url])
+    laptop.stack.set(modelMirrors=[laptop.hubs[0].url], modelTokenHosts=[laptop.hubs[0].url])
     laptop.stack.set_secret("modelToken", MODEL_TOKEN)
     said = laptop.stack.refusal("up")
     assert "pulumi config set --secret modelToken" in said
     assert MODEL_TOKEN not in said
     assert any(seen.authorization == f"Bearer {MODEL_TOKEN}" for seen in laptop.hubs[0].settled())
     laptop.hubs[0].faults.token = ""
-    laptop.stack.set(modelToken=None)
+    laptop.stack.set(modelToken=None, modelTokenHosts=None)
 
 
 def test_a_file_that_stays_truncated_is_never_served(laptop: Laptop) -> None:

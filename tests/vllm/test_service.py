@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ NORM = """
 import json, torch
 from vllm.config import VllmConfig, set_current_vllm_config
 from vllm.model_executor.layers.layernorm import RMSNorm
-from serving import kernels
+from serving.launch import kernels
 found = {}
 for dtype in (torch.float32, torch.bfloat16):
     torch.set_default_dtype(dtype)
@@ -35,9 +36,9 @@ for dtype in (torch.float32, torch.bfloat16):
 print(json.dumps(found))
 """
 KNOWN = "qwen3-reranker-0.6b"
-TEMPLATE = "/opt/reranker/serving/qwen3_reranker.jinja"
+TEMPLATE = "/opt/reranker/serving/engines/qwen3_reranker.jinja"
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8").split()
-SMALL = {"cpus": 2, "memoryGiB": 7}
+SMALL: dict[str, Any] = {"cpus": 2, "memoryGiB": 7}
 
 
 def documents(count: int, words: int, first: str) -> list[str]:
@@ -187,11 +188,11 @@ def test_another_models_weights_under_a_known_name_are_unhealthy_with_the_reason
 
 
 def test_swapped_overrides_are_unhealthy_and_named(laptop: Laptop, ranking: Path, tmp_path: Path) -> None:
-    swapped = tmp_path / "launcher.py"
-    code = (ROOT / "serving/launcher.py").read_text(encoding="utf-8")
+    swapped = tmp_path / "decide.py"
+    code = (ROOT / "serving/launch/decide.py").read_text(encoding="utf-8")
     assert code.count('["no", "yes"]') == 1
     swapped.write_text(code.replace('["no", "yes"]', '["yes", "no"]'), encoding="utf-8")
-    with served(laptop.image, ranking, slug=KNOWN, over={swapped: "/opt/reranker/serving/launcher.py"}, **SMALL) as found:
+    with served(laptop.image, ranking, slug=KNOWN, over={swapped: "/opt/reranker/serving/launch/decide.py"}, **SMALL) as found:
         status, body = found.settled()
         assert status == 503
         assert "swapped" in body["reason"]
@@ -199,7 +200,7 @@ def test_swapped_overrides_are_unhealthy_and_named(laptop: Laptop, ranking: Path
 
 
 def test_a_template_changed_by_hand_is_unhealthy_and_an_empty_one_does_not_start(laptop: Laptop, ranking: Path, tmp_path: Path) -> None:
-    original = (ROOT / "serving/qwen3_reranker.jinja").read_text(encoding="utf-8")
+    original = (ROOT / "serving/engines/qwen3_reranker.jinja").read_text(encoding="utf-8")
     bare = tmp_path / "bare.jinja"
     lines = original.splitlines()
     bare.write_text("\n".join([*lines[:5], "{{- (instruction or stack_instruction) ~ ' ' ~ query ~ ' ' ~ document -}}"]), encoding="utf-8")

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 REPO = "stand-in/Tiny-Reranker"
 SLUG = "tiny-reranker"
 REVISION = "5ca1ab1e0ddba11f00d5eed5deadbea7cafef00d"
-# What the launcher asks of the machine: 1 GiB of KV cache and 2 GiB for vLLM itself.
+# What the launcher asks of the machine: 1 GiB of KV cache, and what vLLM itself takes.
 SIZED = {
     "cpus": 1,
     "memoryGiB": 4,
@@ -65,7 +65,7 @@ def clone(folder: Path, base: str) -> Iterator[Clone]:
     (folder / "docker").mkdir(parents=True)
     shutil.copy2(HERE / "server.py", folder)
     recipe = (HERE / "docker" / "Dockerfile.cpu").read_text(encoding="utf-8")
-    (folder / "docker" / "Dockerfile.cpu").write_text(recipe.replace("ARG BASE=ragflow-reranker-base:bookworm", f"ARG BASE={base}"), encoding="utf-8")
+    (folder / "docker" / "Dockerfile.cpu").write_text(recipe.replace("ARG BASE=ragflow-reranker-base:2", f"ARG BASE={base}"), encoding="utf-8")
     made = Clone(folder, f"0.0.{secrets.randbelow(10**9)}")
     try:
         yield made

@@ -1,19 +1,21 @@
 """A stand-in for vLLM's server that is no vLLM: it loads no weights and its scores are the mock's. tests/vllm has the real one.
 
-It takes the arguments that serving/launcher.py gives, refuses what vLLM would refuse (unknown flags, values of a wrong type, overrides that are no JSON,
-a template that cannot be read or is not Jinja, a model directory without config.json, a middleware that cannot be imported), and then serves
-serving.mock on the port it was given.
+It takes the arguments that serving/launch/decide.py gives, refuses what vLLM would refuse (unknown flags, values of a wrong type, overrides that are no
+JSON, a template that cannot be read or is not Jinja, a model directory without config.json, a middleware that is not there), and then serves the mock
+on the port it was given, with the options that were handed over to the service.
 """
 
 import argparse
-import importlib
+import ast
+import importlib.util
 import json
 import os
 import sys
 from pathlib import Path
 
-from serving import mock
-from serving.options import VARIABLE, GuardOptions
+from serving import dials
+from serving.launch import mock
+from serving.options import handed_over
 
 
 def parse(argv: list[str]) -> argparse.Namespace:
@@ -58,13 +60,17 @@ def check(options: argparse.Namespace) -> None:
     int(os.environ.get("VLLM_CPU_KVCACHE_SPACE", "0"))
     for name in options.middleware:
         module, _, attribute = name.rpartition(".")
-        getattr(importlib.import_module(module), attribute)
+        found = importlib.util.find_spec(module)
+        # Looked at and not imported: it needs libraries of vLLM's that a stand-in has not.
+        tree = ast.parse(Path(found.origin).read_text(encoding="utf-8") if found and found.origin else "")
+        if not any(isinstance(node, ast.ClassDef) and node.name == attribute for node in tree.body):
+            raise ImportError(f"--middleware {name} cannot be imported")
 
 
 def main(argv: list[str]) -> int:
     options = parse(argv)
     check(options)
-    return mock.run(GuardOptions.from_json(os.environ[VARIABLE]), options.host, options.port)
+    return mock.run(dials.take(mock.MockOptions, handed_over(os.environ), host=options.host, port=options.port))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""Which containers are RAGFlow, and on which network it lives: decided from what the host shows, without pulumi. Releases: docs/ragflow.md."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+from host.observe import Container
+
+SERVICES = ("ragflow", "ragflow-cpu", "ragflow-gpu")
+SERVICE_LABEL = "com.docker.compose.service"
+PROJECT_LABEL = "com.docker.compose.project"
+# ragflow-server up to v0.21; <project>-ragflow-cpu-1 (or with '_' by compose v1) since.
+_NAME = re.compile(r"ragflow-server|.+[-_]ragflow(-cpu|-gpu)?[-_]\d+")
+
+
+class NotFound(Exception):
+    """RAGFlow, or its network, is not where the configuration says; the message has the remedy."""
+
+
+def is_ragflow(container: Container) -> bool:
+    """By compose service, else by image, else by name. ragflow-mysql and the like match none of them."""
+    if container.labels.get(SERVICE_LABEL) in SERVICES:
+        return True
+    repository = re.sub(r"(:[^:/@]*)?(@sha256:.*)?$", "", container.image)
+    return repository == "infiniflow/ragflow" or repository.endswith("/infiniflow/ragflow") or bool(_NAME.fullmatch(container.name))
+
+
+def find(containers: Iterable[Container], *, named: Sequence[str], own: str) -> list[Container]:
+    """RAGFlow's containers, running or stopped, by name. `named`: take just these; `own`: the reranker's own name, never taken.
+
+    Raises NotFound for a name that no container has.
+    """
+    others = {container.name: container for container in containers if container.name != own}
+    for name in named:
+        if name not in others:
+            raise NotFound(f"ragflowContainers: no container {name!r} on this host; 'docker ps -a' shows the names, [] lets them be found")
+    chosen = [others[name] for name in sorted(set(named))] or [container for container in others.values() if is_ragflow(container)]
+    return sorted(chosen, key=lambda container: container.name)
+
+
+def own_network(found: Sequence[Container], *, shared: str) -> str:
+    """RAGFlow's own network, read off its containers; `shared` is ours and does not count. Raises NotFound."""
+    candidates = sorted({network for container in found for network in container.networks} - {shared, "bridge", "host", "none"})
+    composed = [name for name in candidates if any(name == f"{container.labels.get(PROJECT_LABEL)}_ragflow" for container in found)]
+    if len(composed or candidates) != 1:
+        seen = f"RAGFlow's containers are on {', '.join(candidates)}" if candidates else "no RAGFlow container was found on a network of its own"
+        raise NotFound(f"ragflowNetwork: '' cannot be read off, {seen}; start RAGFlow first, or set ragflowNetwork (usually docker_ragflow)")
+    return (composed or candidates)[0]
+
+
+def compose_override(found: Sequence[Container], network: str) -> str:
+    """docker-compose.override.yml for RAGFlow's docker/ folder: the lasting alternative to attaching, for the services that were found (or both of today's)."""
+    services = sorted({container.labels[SERVICE_LABEL] for container in found if SERVICE_LABEL in container.labels}) or ["ragflow-cpu", "ragflow-gpu"]
+    lines = ["services:"]
+    for service in services:
+        lines += [f"  {service}:", "    networks:", "      - ragflow", "      - reranker"]
+    # JSON strings are YAML strings: a name never becomes a number or a boolean.
+    lines += ["networks:", "  reranker:", f"    name: {json.dumps(network)}", "    external: true"]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,1 @@
+"""What computes scores: vLLM with the model card's prompt, and the mock."""

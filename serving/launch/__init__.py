@@ -1,0 +1,1 @@
+"""From the machine's facts to a process that serves."""

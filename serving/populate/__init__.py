@@ -1,0 +1,1 @@
+"""A revision of a model into a directory, whole and checked. Standard library only."""

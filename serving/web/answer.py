@@ -1,0 +1,130 @@
+"""What a caller is told of a call: the body in vLLM's shapes, the headers beside it, and the line in the log, which has no text of the user's."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from serving.rank.call import Call, Outcome
+from serving.rank.unscored import Ranking
+
+HEADER_CHARACTERS = 2000
+PIECE_CHARACTERS = 64 << 10  # a longer text is written in pieces: what writes one holds up every other thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept."""
+
+    call: Call
+    outcome: Outcome
+    took: float
+    allowed: float
+    cut: tuple[int, ...]
+    unscored: tuple[int, ...]
+    kept: int | None
+    tokens: int
+
+    def headers(self) -> list[tuple[str, str]]:
+        scored = len(self.outcome.scored)
+        said = [("x-rerank-documents", str(len(self.call.pairs))), ("x-rerank-scored", str(scored)), ("x-rerank-cached", str(self.outcome.cached))]
+        if self.cut:
+            said += [("x-rerank-cut", ranges(self.cut)), ("x-rerank-kept-tokens", str(self.kept))]
+        if self.unscored:
+            said.append(("x-rerank-unscored", ranges(self.unscored)))
+        return said
+
+    def line(self) -> str:
+        entry = {
+            "documents": len(self.call.pairs),
+            "scored": len(self.outcome.scored),
+            "cut": len(self.cut),
+            "kept_tokens": self.kept,
+            "unscored": len(self.unscored),
+            "cached": self.outcome.cached,
+            "tokens": self.tokens,
+            "seconds": round(self.took, 3),
+            "planned_seconds": round(self.outcome.planned, 3) if self.outcome.planned else None,
+            "deadline_seconds": self.allowed,
+        }
+        return f"{'rerank' if self.call.rerank else 'score'} {json.dumps(entry)}"
+
+
+def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Account:
+    """`took` and `allowed` in seconds."""
+    scored = outcome.scored
+    cut = tuple(place for place in sorted(scored) if not scored[place].whole)
+    return Account(
+        call=call,
+        outcome=outcome,
+        took=took,
+        allowed=allowed,
+        cut=cut,
+        unscored=tuple(place for place in range(len(call.pairs)) if place not in scored),
+        kept=min((scored[place].kept for place in cut), default=None),
+        tokens=sum(one.tokens for one in scored.values()),
+    )
+
+
+def rerank_body(call: Call, ranking: Ranking, tokens: int, model: str) -> bytes:
+    """vLLM's answer to a rerank: best first, all of them where top_n is 0."""
+    head = {"id": _id(), "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    results = (_result(call, place, ranking.scores[place]) for place in ranking.order[: call.top_n or None])
+    return _listed(head, "results", results)
+
+
+def _result(call: Call, place: int, score: float) -> Iterator[str]:
+    yield f'{{"index": {place}, "relevance_score": {json.dumps(score)}'
+    if call.return_documents:
+        yield ', "document": {"text": '
+        yield from _text(call.pairs[place][1])
+        yield ', "multi_modal": null}'
+    yield "}"
+
+
+def score_body(scores: Sequence[float], tokens: int, model: str) -> bytes:
+    """vLLM's answer to a score request: one score a pair, in the order of the request."""
+    usage = {
+        "prompt_tokens": tokens,
+        "total_tokens": tokens,
+        "completion_tokens": 0,
+        "prompt_tokens_details": None,
+        "completion_tokens_details": None,
+    }
+    head = {"id": _id(), "object": "list", "created": int(time.time()), "model": model, "usage": usage}
+    return _listed(head, "data", (iter([json.dumps({"index": place, "object": "score", "score": score})]) for place, score in enumerate(scores)))
+
+
+def _id() -> str:
+    return f"score-{uuid.uuid4().hex[:16]}"
+
+
+def _listed(head: dict[str, Any], name: str, entries: Iterator[Iterator[str]]) -> bytes:
+    """The head's object with a list more, written entry by entry."""
+    written: list[bytes] = [f'{json.dumps(head)[:-1]}, "{name}": ['.encode()]
+    for number, entry in enumerate(entries):
+        written += [b", "] if number else []
+        written += [piece.encode() for piece in entry]
+    return b"".join([*written, b"]}"])
+
+
+def _text(text: str) -> Iterator[str]:
+    """A JSON string in pieces."""
+    yield '"'
+    for start in range(0, len(text), PIECE_CHARACTERS):
+        yield json.dumps(text[start : start + PIECE_CHARACTERS], ensure_ascii=False)[1:-1]
+    yield '"'
+
+
+def ranges(indexes: Sequence[int]) -> str:
+    """Sorted numbers as HTTP writes byte ranges: '3,26-65'. What no header should hold ends in '...'."""
+    parts: list[list[int]] = []
+    for index in indexes:
+        if parts and parts[-1][-1] == index - 1:
+            parts[-1][1:] = [index]
+        else:
+            parts.append([index])
+    text = ",".join("-".join(map(str, part)) for part in parts)
+    return text if len(text) <= HEADER_CHARACTERS else text[:HEADER_CHARACTERS].rpartition(",")[0] + ",..."

@@ -1,0 +1,136 @@
+"""The rerank API in vLLM's shapes: a request's body becomes a Call or an ApiError, whatever the bytes. Nothing here waits."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from serving.rank.call import Call
+from serving.web import pieces
+from serving.web.errors import ApiError
+
+RERANK_PATHS = ("/v1/rerank", "/rerank", "/v2/rerank")
+SCORE_PATHS = ("/v1/score", "/score")
+# vLLM's names for the two sides of a score request, in the order it tries them.
+SCORE_FIELDS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
+DEADLINE_HEADER = "x-rerank-deadline-seconds"
+DEADLINE_LIMIT_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may have."""
+
+    names: tuple[str, ...]  # the models served
+    documents: int
+
+
+def parse(path: str, content_type: str, raw: bytes, limits: Limits) -> Call:
+    """The call in a request's body; ApiError 4xx where there is none, whatever the bytes."""
+    if content_type.split(";")[0].strip().lower() != "application/json":
+        raise ApiError(400, "Bad Request", "1 validation error:\n  Unsupported Media Type: Only 'application/json' is allowed")
+    try:
+        request = pieces.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ApiError.of_field("json_invalid", "", "JSON decode error") from error
+    if not isinstance(request, dict):
+        raise ApiError.of_field("model_attributes_type", "", "Input should be a valid dictionary or object to extract fields from")
+    model = request.get("model")
+    if model is not None and not isinstance(model, str):
+        raise ApiError.of_field("string_type", "model", "Input should be a valid string")
+    call = _rerank(request, limits) if path in RERANK_PATHS else _score(request, limits)
+    if model and model not in limits.names:
+        raise ApiError(404, "NotFoundError", "The model does not exist; GET /v1/models lists the ones served.", "model")
+    return call
+
+
+def deadline(header: str | None, default: float) -> float:
+    """Seconds that a call may take, from its header."""
+    if header is None:
+        return default
+    seconds = float(header) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", header) else 0.0
+    if not 0 < seconds <= DEADLINE_LIMIT_SECONDS:
+        raise ApiError(400, "Bad Request", f"The header {DEADLINE_HEADER} must be a number of seconds above 0 and up to {DEADLINE_LIMIT_SECONDS:g}")
+    return seconds
+
+
+def _rerank(request: dict[str, Any], limits: Limits) -> Call:
+    if isinstance(request.get("query"), list):
+        raise ApiError.of_field("string_type", "query", "Input should be a valid string")
+    query = _texts(request, "query")[0]
+    documents = _texts(request, "documents")
+    _count(documents, limits)
+    given = request.get("return_documents")
+    return Call(
+        rerank=True,
+        pairs=tuple((query, document) for document in documents),
+        instruction=_instruction(request),
+        keep=_keep(request),
+        top_n=_whole(request, "top_n", 0) or 0,
+        # Xinference's client sends a string.
+        return_documents=str(given).lower() not in ("false", "0"),
+    )
+
+
+def _score(request: dict[str, Any], limits: Limits) -> Call:
+    fields = next((pair for pair in SCORE_FIELDS if all(name in request for name in pair)), None)
+    if fields is None:
+        raise ApiError.of_field("missing", "queries", "Field required")
+    left, right = (_texts(request, name) for name in fields)
+    if len(left) > 1 and len(left) != len(right):
+        raise ApiError(400, "BadRequestError", "Input lengths must be either 1:1, 1:N or N:N")
+    if not left:
+        raise ApiError(400, "BadRequestError", "At least one text element must be given")
+    _count(right, limits)
+    queries = left * len(right) if len(left) == 1 else left
+    return Call(rerank=False, pairs=tuple(zip(queries, right, strict=True)), instruction=_instruction(request), keep=_keep(request))
+
+
+def _texts(request: dict[str, Any], name: str) -> list[str]:
+    if name not in request:
+        raise ApiError.of_field("missing", name, "Field required")
+    value = request[name]
+    texts = [item["text"] if isinstance(item, dict) and "text" in item else item for item in (value if isinstance(value, list) else [value])]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ApiError.of_field("string_type", name, "Input should be a valid string")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ApiError.of_field("string_unicode", name, "Input should be text without lone surrogates") from error
+    return texts
+
+
+def _count(documents: list[str], limits: Limits) -> None:
+    if len(documents) > limits.documents:
+        raise ApiError(413, "Request Entity Too Large", f"The request has {len(documents)} documents and may have {limits.documents}", "documents")
+
+
+def _whole(request: dict[str, Any], name: str, least: int) -> int | None:
+    value = request.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ApiError.of_field("int_type", name, "Input should be a valid integer")
+    if value < least:
+        raise ApiError.of_field("greater_than_equal", name, f"Input should be greater than or equal to {least}")
+    return value
+
+
+def _keep(request: dict[str, Any]) -> int | None:
+    # vLLM cuts the finished prompt with the second, template and all; here both cut the document.
+    given = [_whole(request, "max_tokens_per_doc", 0), _whole(request, "truncate_prompt_tokens", -1)]
+    return min((value for value in given if value is not None and value > 0), default=None)
+
+
+def _instruction(request: dict[str, Any]) -> str | None:
+    kwargs = request.get("chat_template_kwargs")
+    if kwargs is not None and not isinstance(kwargs, dict):
+        raise ApiError.of_field("dict_type", "chat_template_kwargs", "Input should be a valid dictionary")
+    value = request.get("instruction")
+    if value is None and kwargs:
+        value = kwargs.get("instruction")
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
+        raise ApiError.of_field("string_type", "instruction", "Input should be a valid string")
+    return _texts({"instruction": value}, "instruction")[0]
