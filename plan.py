@@ -8,7 +8,7 @@ from typing import Any
 
 import pulumi
 
-from components import ImageArgs, ModelArgs, ModelVolume, NetworkArgs, RagflowArgs, RerankerArgs, RerankerImage, SharedNetwork, _containers
+from components import ImageArgs, ModelArgs, ModelVolume, NetworkArgs, RagflowArgs, RerankerArgs, RerankerImage, SharedNetwork
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
 from config.settings import Settings
@@ -205,7 +205,7 @@ def image_name(s: Settings) -> str:
 
 def arguments(s: Settings) -> list[str]:
     """argv of the reranker's container after the entry point."""
-    names = tuple(_containers.serving_names(s.model_slug))
+    names = (s.model_slug,)  # the one that RAGFlow lists; web/api.py knows it in other spellings
     if s.backend == "mock":
         return ["mock", *dials.argv(dials.take(ServiceOptions, s, served_model_names=names, model=""))]
     launched = dials.take(

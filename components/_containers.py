@@ -74,8 +74,3 @@ while :; do
   sleep 2
 done
 """.strip()
-
-
-def serving_names(slug: str) -> list[str]:
-    """Model names that are answered to: the plain one, and the path that the compose files of the past told people to configure."""
-    return [slug, f"/models/{slug}"]

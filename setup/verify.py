@@ -57,7 +57,7 @@ def _remedy(answer: Result) -> str:
         "is not running": "start that container",
         "no such container": "it was removed or re-created: run make up again",
         "not found": "that container has no curl: call the URL from it in another way",
-        "401": "apiKey of the stack is another than the reranker's: run make up again",
+        "403": "apiKey of the stack is another than the reranker's: run make up again",
         "connection refused": "the reranker is starting or stopped: docker ps shows it",
         "503": "the reranker is busy or not well: its /health says why",
     }

@@ -65,6 +65,12 @@ class MockEngine:
         asked = self._terms(query)
         return MockPrompts(asked=asked, given=[self._terms(document) for document in documents], shared=len(self._terms(instruction)) + len(asked))
 
+    def shortened(self, query: str, tokens: int) -> str:
+        words = query.split()
+        while words and len(self._terms(" ".join(words))) > tokens:
+            del words[len(words) // 2]
+        return " ".join(words) or query[:tokens]
+
     def _terms(self, text: str) -> list[str]:
         return list(itertools.islice(terms(text), self.max_model_len + 1))
 

@@ -127,6 +127,33 @@ class PromptMaker:
         room = max(0, self.max_model_len - len(before) - 1 - len(self._after))
         return TokenPrompts(query=len(alone), before=before, documents=tokens, after=self._after, room=room)
 
+    def shortened(self, query: str, tokens: int) -> str:
+        """At most `tokens` tokens of the query: all, or its beginning and its end with a line break between them; "" where not a letter of it has so few."""
+        if len(self._tokens([query])[0]) <= tokens:
+            return query
+        least = tokens - 1
+        while least > 0:
+            behind = least // 2
+            before = self._cut(query, least - behind)
+            text = f"{before}\n{self._cut(query, behind, end=True)}" if behind else before
+            if len(self._encode([text])[0]) <= tokens:
+                return text
+            least -= 1 + least // 50  # another word may begin at the seam
+        return ""
+
+    def _cut(self, text: str, tokens: int, *, end: bool = False) -> str:
+        """The first (`end`: the last) `tokens` tokens of a text, as text; no more of it is read than may be needed."""
+        characters = CHARACTERS_PER_TOKEN * (tokens + MARGIN_TOKENS)
+        while True:
+            part = text[-characters:] if end else _beginning(text, characters)
+            offsets = self._plain.encode(part, add_special_tokens=False).offsets
+            if len(offsets) > tokens + MARGIN_TOKENS or len(part) == len(text):
+                break
+            characters *= GROWTH
+        if len(offsets) <= tokens:
+            return part
+        return part[offsets[-tokens][0] :] if end else part[: offsets[tokens - 1][1]]
+
     def _head(self, instruction: str, query: str) -> str:
         return f"{self.layout.lead}{instruction}{self.layout.to_query}{query}{self.layout.to_document}".removesuffix(" ")
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from serving.asgi import App, Message
 from serving.engines.prompt import PromptMaker, TokenPrompts
 from serving.rank.engine import EngineError
+from serving.wording import about
 
 GRACE_SECONDS = 2.0  # for vLLM to take note of a cancelled call; it needs a few turns of the event loop
 ALIVE_SECONDS = 5.0
@@ -23,13 +24,16 @@ class VllmEngine:
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> TokenPrompts:
         return self._maker.prompts(instruction, query, documents)
 
+    def shortened(self, query: str, tokens: int) -> str:
+        return self._maker.shortened(query, tokens)
+
     async def score(self, prompts: Sequence[object]) -> list[float]:
         if not prompts:
             return []
         body = json.dumps({"model": self._model, "input": prompts}, separators=(",", ":")).encode()
         status, answer = await self._call("POST", "/classify", body)
         if status != 200:
-            raise EngineError(f"vLLM answered {status} to a batch of {len(prompts)} prompts.")
+            raise EngineError(f"vLLM answered {status} to a batch of {about(len(prompts))} prompts.")
         return read_scores(answer, len(prompts))
 
     async def alive(self) -> bool:
@@ -98,7 +102,7 @@ def read_scores(answer: bytes, count: int) -> list[float]:
     except (ValueError, KeyError, TypeError, RecursionError):
         found = {}
     if len(found) != count or not all(_is_score(found.get(index)) for index in range(count)):
-        raise EngineError(f"vLLM's answer does not have {count} scores from 0 to 1.")
+        raise EngineError(f"vLLM's answer does not have {about(count)} scores from 0 to 1.")
     return [float(found[index][0]) for index in range(count)]
 
 

@@ -13,16 +13,18 @@ class Call:
     keep: int | None = None
     top_n: int = 0
     return_documents: bool = True
+    bare: bool = False  # the answer is a bare list of places and scores
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A relevance score, the tokens of the document that it stands for, those the document has, and the prompt's tokens."""
+    """A relevance score, the tokens of the document that it stands for, those the document has, and the prompt's tokens; `query_kept` where the query was cut."""
 
     score: float
     kept: int
     length: int
     tokens: int
+    query_kept: int | None = None
 
     @property
     def whole(self) -> bool:

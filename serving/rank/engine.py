@@ -37,6 +37,9 @@ class Engine(Protocol):
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> Prompts:
         """Tokenizes. Texts hold no lone surrogates; markers of the template inside them are plain text."""
 
+    def shortened(self, query: str, tokens: int) -> str:
+        """The query cut to at most `tokens` tokens: its beginning and its end, where people put the question. Runs in a thread."""
+
     async def score(self, prompts: Sequence[object]) -> list[float]:
         """Relevance scores in [0, 1] in the order of `prompts`; EngineError where that fails. Cancelling the call aborts the work in the engine."""
 
@@ -51,6 +54,9 @@ class NoEngine:
         self.why = why
 
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> Prompts:
+        raise EngineError(self.why)
+
+    def shortened(self, query: str, tokens: int) -> str:
         raise EngineError(self.why)
 
     async def score(self, prompts: Sequence[object]) -> list[float]:

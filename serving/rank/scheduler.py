@@ -14,6 +14,7 @@ from serving.rank.budget import budget, share
 from serving.rank.engine import Engine, EngineError, Prompts
 from serving.rank.refusals import Busy
 from serving.rank.speed import Speed
+from serving.wording import about
 
 CHUNK_SECONDS = 1.0  # or what the engine takes in one pass, if that is less
 LEAST_CHUNK_TOKENS = 256  # smaller pieces read all weights for little work
@@ -36,6 +37,7 @@ class Item:
     index: int
     limit: int
     first: bool
+    query_kept: int | None = None  # tokens of a query that was cut
 
     @property
     def beside(self) -> int:
@@ -183,7 +185,7 @@ class Scheduler:
             return
         speed = self.speed.tokens_per_second
         raise Busy(
-            f"Not one document could be scored within {job.deadline - now:.1f} s at {speed:.0f} tokens/s with {len(self.jobs)} calls before this one; "
+            f"Not one document could be scored within {about(job.deadline - now)} s at {about(speed)} tokens/s with {about(len(self.jobs))} other calls running; "
             "ask again later, allow more time, or send shorter texts.",
             math.ceil(min([lacking / (speed * SAFETY), *(max(0.0, other.deadline - now) for other in self.jobs)])),
         )

@@ -18,6 +18,7 @@ from serving.rank.scheduler import Item, Scheduler
 
 ANSWER_SECONDS = 300.0  # how long a cut or partial answer is given again: RAGFlow asks once more for every page
 GROUP = 64  # documents tokenized in one go
+CUTS = 3  # of a query: to what it may have, to what a long instruction leaves, and a last look
 TOKENIZED_AHEAD = 2.0  # times what could be scored by the deadline: the machine may get faster meanwhile
 WIDEST_BYTES = 64 << 10  # a body beyond this is parsed beside the event loop
 
@@ -102,7 +103,9 @@ class Scorer:
             for place, result in job.results.items():
                 item = items[place]
                 length = item.prompts.documents[item.index]
-                computed[places[place]] = Scored(score=result.score, kept=result.kept, length=length, tokens=result.tokens)
+                computed[places[place]] = Scored(
+                    score=result.score, kept=result.kept, length=length, tokens=result.tokens, query_kept=item.query_kept
+                )
                 self.scores.put(places[place], computed[places[place]], now)
         if not computed:
             raise Late("Not one document was scored by the deadline; ask again later, or allow more time.")
@@ -129,29 +132,48 @@ class Scorer:
         places: list[bytes] = []
         least = 0
         for query, documents in wanted.items():
-            keys_of, texts = list(documents), list(documents.values())
+            keys_of, texts, kept = list(documents), list(documents.values()), None
             for start in range(0, len(texts), GROUP):
                 # What cannot be scored even at its least is not worth its tokens: a call with a thousand long documents would hold up the others. The first
                 # ones are asked for all the same: without them nobody would be told that the engine is busy.
                 if items and least > TOKENIZED_AHEAD * self.scheduler.capacity(deadline):
                     return items, places
-                prompts = await self._prompts(instruction, query, texts[start : start + GROUP], deadline)
-                limit = self._limit(call, prompts)
+                prompts, query, kept = await self._fitting(instruction, query, texts[start : start + GROUP], deadline, kept)
+                room = self._room(prompts)
+                limit = min(room, call.keep or room)
                 for index, pair in enumerate(keys_of[start : start + GROUP]):
-                    item = Item(prompts=prompts, index=index, limit=min(limit, prompts.documents[index]), first=start == index == 0)
+                    limited = min(limit, prompts.documents[index])
+                    item = Item(prompts=prompts, index=index, limit=limited, first=start == index == 0, query_kept=kept)
                     items.append(item)
                     places.append(pair)
                     least += item.beside + min(item.limit, self.options.min_document_tokens)
         return items, places
 
-    def _limit(self, call: Call, prompts: Prompts) -> int:
-        """Tokens of a document at most; BadQuery where the query is too long."""
-        if prompts.query > self.options.max_query_tokens:
-            raise BadQuery(f"The query has {prompts.query} tokens and may have {self.options.max_query_tokens}; shorten it.")
-        room = self.options.max_model_len - prompts.shared - prompts.tail
-        if room < 1:
-            raise BadQuery("Query and instruction leave no room for a document; shorten them.")
-        return min(room, call.keep or room)
+    async def _fitting(
+        self, instruction: str, query: str, documents: list[str], deadline: float, kept: int | None
+    ) -> tuple[Prompts, str, int | None]:
+        """Prompts that leave room for a document; the query, cut where it is too long; and how many tokens of it are left then (`kept`: so far)."""
+        for _ in range(CUTS):
+            prompts = await self._prompts(instruction, query, documents, deadline)
+            allowed = self._query_tokens(prompts)
+            if prompts.query <= allowed:
+                return prompts, query, prompts.query if kept is not None else None
+            kept = allowed
+            query = await asyncio.get_running_loop().run_in_executor(self.threads, self.scheduler.engine.shortened, query, allowed)
+        raise BadQuery("The query cannot be cut to what fits; shorten it.")
+
+    def _room(self, prompts: Prompts) -> int:
+        """Tokens of a document at most."""
+        return self.options.max_model_len - prompts.shared - prompts.tail
+
+    def _query_tokens(self, prompts: Prompts) -> int:
+        """Tokens that the query may have; BadQuery where the instruction leaves it none."""
+        room = self._room(prompts)
+        lacking = 0 if room >= 1 else self.options.min_document_tokens - room
+        allowed = min(self.options.max_query_tokens, prompts.query - lacking) if lacking else self.options.max_query_tokens
+        if allowed < 1:
+            raise BadQuery("The instruction leaves no room for query and document; shorten it.")
+        return allowed
 
     def _budget(self, items: Sequence[Item], deadline: float) -> int:
         """Tokens of each document that a call alone would keep now."""

@@ -16,7 +16,7 @@ PIECE_CHARACTERS = 64 << 10  # a longer text is written in pieces: what writes o
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept."""
+    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept; `query_kept` those of a query that was cut."""
 
     call: Call
     outcome: Outcome
@@ -25,6 +25,7 @@ class Account:
     cut: tuple[int, ...]
     unscored: tuple[int, ...]
     kept: int | None
+    query_kept: int | None
     tokens: int
 
     def headers(self) -> list[tuple[str, str]]:
@@ -32,6 +33,8 @@ class Account:
         said = [("x-rerank-documents", str(len(self.call.pairs))), ("x-rerank-scored", str(scored)), ("x-rerank-cached", str(self.outcome.cached))]
         if self.cut:
             said += [("x-rerank-cut", ranges(self.cut)), ("x-rerank-kept-tokens", str(self.kept))]
+        if self.query_kept is not None:
+            said.append(("x-rerank-query-kept-tokens", str(self.query_kept)))
         if self.unscored:
             said.append(("x-rerank-unscored", ranges(self.unscored)))
         return said
@@ -42,6 +45,7 @@ class Account:
             "scored": len(self.outcome.scored),
             "cut": len(self.cut),
             "kept_tokens": self.kept,
+            "query_kept_tokens": self.query_kept,
             "unscored": len(self.unscored),
             "cached": self.outcome.cached,
             "tokens": self.tokens,
@@ -64,12 +68,15 @@ def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Acc
         cut=cut,
         unscored=tuple(place for place in range(len(call.pairs)) if place not in scored),
         kept=min((scored[place].kept for place in cut), default=None),
+        query_kept=min((one.query_kept for one in scored.values() if one.query_kept is not None), default=None),
         tokens=sum(one.tokens for one in scored.values()),
     )
 
 
 def rerank_body(call: Call, ranking: Ranking, tokens: int, model: str) -> bytes:
-    """vLLM's answer to a rerank: best first, all of them where top_n is 0."""
+    """vLLM's answer to a rerank, or Text Embeddings Inference's: best first, all of them where top_n is 0."""
+    if call.bare:
+        return _joined(b"[", (_bare(call, place, ranking.scores[place]) for place in ranking.order), b"]")
     head = {"id": _id(), "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     results = (_result(call, place, ranking.scores[place]) for place in ranking.order[: call.top_n or None])
     return _listed(head, "results", results)
@@ -81,6 +88,14 @@ def _result(call: Call, place: int, score: float) -> Iterator[str]:
         yield ', "document": {"text": '
         yield from _text(call.pairs[place][1])
         yield ', "multi_modal": null}'
+    yield "}"
+
+
+def _bare(call: Call, place: int, score: float) -> Iterator[str]:
+    yield f'{{"index": {place}, "score": {json.dumps(score)}'
+    if call.return_documents:
+        yield ', "text": '
+        yield from _text(call.pairs[place][1])
     yield "}"
 
 
@@ -103,11 +118,15 @@ def _id() -> str:
 
 def _listed(head: dict[str, Any], name: str, entries: Iterator[Iterator[str]]) -> bytes:
     """The head's object with a list more, written entry by entry."""
-    written: list[bytes] = [f'{json.dumps(head)[:-1]}, "{name}": ['.encode()]
+    return _joined(f'{json.dumps(head)[:-1]}, "{name}": ['.encode(), entries, b"]}")
+
+
+def _joined(before: bytes, entries: Iterator[Iterator[str]], after: bytes) -> bytes:
+    written = [before]
     for number, entry in enumerate(entries):
         written += [b", "] if number else []
         written += [piece.encode() for piece in entry]
-    return b"".join([*written, b"]}"])
+    return b"".join([*written, after])
 
 
 def _text(text: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ from typing import Any
 from serving.rank.call import Call
 from serving.web import pieces
 from serving.web.errors import ApiError
+from serving.wording import about
 
 RERANK_PATHS = ("/v1/rerank", "/rerank", "/v2/rerank")
 SCORE_PATHS = ("/v1/score", "/score")
@@ -24,6 +25,23 @@ class Limits:
     documents: int
 
 
+def route(path: str, method: str) -> str:
+    """The route that a path stands for. RAGFlow's factories build theirs from a base URL that people type: /v1/v1/rerank, a slash too many, the bare base."""
+    plain = path.rstrip("/")
+    if method == "POST" and (plain.lower().endswith("/rerank") or plain in ("", "/v1")) and plain not in RERANK_PATHS:
+        return RERANK_PATHS[0]
+    return plain if plain in RERANK_PATHS + SCORE_PATHS else path
+
+
+def is_served(model: str, names: tuple[str, ...]) -> bool:
+    """Whether a name is one of ours, as people write it: in any case, with an owner or a folder before it, with RAGFlow's own ending (name___VLLM)."""
+
+    def plain(name: str) -> str:
+        return name.strip().lower().partition("___")[0].rstrip("/").rpartition("/")[2]
+
+    return plain(model) in map(plain, names)
+
+
 def parse(path: str, content_type: str, raw: bytes, limits: Limits) -> Call:
     """The call in a request's body; ApiError 4xx where there is none, whatever the bytes."""
     if content_type.split(";")[0].strip().lower() != "application/json":
@@ -38,7 +56,7 @@ def parse(path: str, content_type: str, raw: bytes, limits: Limits) -> Call:
     if model is not None and not isinstance(model, str):
         raise ApiError.of_field("string_type", "model", "Input should be a valid string")
     call = _rerank(request, limits) if path in RERANK_PATHS else _score(request, limits)
-    if model and model not in limits.names:
+    if model and not is_served(model, limits.names):
         raise ApiError(404, "NotFoundError", "The model does not exist; GET /v1/models lists the ones served.", "model")
     return call
 
@@ -57,9 +75,13 @@ def _rerank(request: dict[str, Any], limits: Limits) -> Call:
     if isinstance(request.get("query"), list):
         raise ApiError.of_field("string_type", "query", "Input should be a valid string")
     query = _texts(request, "query")[0]
-    documents = _texts(request, "documents")
+    # Text Embeddings Inference's shape, which RAGFlow's factory HuggingFace sends.
+    bare = "texts" in request and "documents" not in request
+    if bare and request.get("raw_scores"):
+        raise ApiError.of_field("value_error", "raw_scores", "Scores are probabilities here; raw ones are not to be had")
+    documents = _texts(request, "texts" if bare else "documents")
     _count(documents, limits)
-    given = request.get("return_documents")
+    given = request.get("return_text", False) if bare else request.get("return_documents")
     return Call(
         rerank=True,
         pairs=tuple((query, document) for document in documents),
@@ -68,6 +90,7 @@ def _rerank(request: dict[str, Any], limits: Limits) -> Call:
         top_n=_whole(request, "top_n", 0) or 0,
         # Xinference's client sends a string.
         return_documents=str(given).lower() not in ("false", "0"),
+        bare=bare,
     )
 
 
@@ -102,7 +125,9 @@ def _texts(request: dict[str, Any], name: str) -> list[str]:
 
 def _count(documents: list[str], limits: Limits) -> None:
     if len(documents) > limits.documents:
-        raise ApiError(413, "Request Entity Too Large", f"The request has {len(documents)} documents and may have {limits.documents}", "documents")
+        raise ApiError(
+            413, "Request Entity Too Large", f"The request has {about(len(documents))} documents and may have {about(limits.documents)}", "documents"
+        )
 
 
 def _whole(request: dict[str, Any], name: str, least: int) -> int | None:

@@ -34,8 +34,6 @@ class ApiError(Exception):
         return cls.unavailable(str(refusal), refusal.retry_after, WHY[type(refusal)])
 
     def body(self) -> dict[str, Any]:
-        if self.status == 401:
-            return {"error": "Unauthorized"}
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
 
 

@@ -28,6 +28,7 @@ from serving.rank.unscored import ranked
 from serving.web import answer, api
 from serving.web.answer import Account
 from serving.web.errors import WHY, ApiError
+from serving.wording import about
 
 HEALTH = "/health"
 PASSED_ON = ("/v1/models", "/version")  # the inner server's own answers
@@ -104,15 +105,15 @@ class Service:
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         begun = self.clock()
-        path, method = scope["path"], scope["method"]
+        path, method = api.route(scope["path"], scope["method"]), scope["method"]
         route = path if path in ROUTES else "none"
         status, why = 500, ""
         try:
-            self._admit(scope)
+            self._admit(scope, path)
             if method == "GET":
-                status = await self._get(scope, send)
+                status = await self._get(scope, path, send)
             else:
-                status = await self._post(scope, receive, send, begun)
+                status = await self._post(scope, path, receive, send, begun)
         except ApiError as error:
             status, why = error.status, error.why
             if why:
@@ -126,22 +127,23 @@ class Service:
             await _answer(send, 500, ApiError(500, "InternalServerError", "The service failed; its log names the error.").body())
         finally:
             self.metrics.count("requests_total", route=route, status=str(status))
-            if status not in (200, 401) and ROUTES.get(route) == method == "POST":
+            if status not in (200, 403) and ROUTES.get(route) == method == "POST":
                 log.info("refused %s", json.dumps({"route": route, "status": status, "why": why, "seconds": round(self.clock() - begun, 3)}))
 
-    def _admit(self, scope: Message) -> None:
-        path, method = scope["path"], scope["method"]
+    def _admit(self, scope: Message, path: str) -> None:
+        method = scope["method"]
         if self.keys and path != HEALTH:
             given = [value for name, value in scope["headers"] if name == b"authorization"]
             if len(given) != 1 or not keys.admits(given[0], self.keys):
-                raise ApiError(401, "Unauthorized", "Unauthorized", headers=[("www-authenticate", "Bearer")])
+                # Not the status for it: RAGFlow logs its user out at the sight of that one, or of its name, in an error's text.
+                raise ApiError(403, "Forbidden", "The API key is missing or wrong; send the stack's apiKey as a Bearer token.")
         if path not in ROUTES:
             raise ApiError(404, "NotFoundError", f"There is no such route; the routes are: {', '.join(sorted(ROUTES))}")
         if method != ROUTES[path]:
             raise ApiError(405, "MethodNotAllowedError", f"The route takes {ROUTES[path]} alone", headers=[("allow", ROUTES[path])])
 
-    async def _get(self, scope: Message, send: Send) -> int:
-        if scope["path"] == HEALTH:
+    async def _get(self, scope: Message, path: str, send: Send) -> int:
+        if path == HEALTH:
             self.start()  # where the server has no lifespan
             reason = await self.vitals.ill()
             body = (
@@ -152,7 +154,7 @@ class Service:
             await _answer(send, 503 if reason else 200, body)
             return 503 if reason else 200
         status, headers, data = await self._inner(scope)
-        if scope["path"] == "/metrics" and status == 200:
+        if path == "/metrics" and status == 200:
             data += self.metrics.text().encode()
         kept = [(name, value) for name, value in headers if name in (b"content-type",)]
         await _raw(send, status, kept, data)
@@ -183,7 +185,7 @@ class Service:
 
     # -- calls -----------------------------------------------------------------------------------------------------------------------------------
 
-    async def _post(self, scope: Message, receive: Receive, send: Send, begun: float) -> int:
+    async def _post(self, scope: Message, path: str, receive: Receive, send: Send, begun: float) -> int:
         """Answers a rerank or score call within its deadline; the work stops when the client hangs up."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         seconds = api.deadline(headers.get(api.DEADLINE_HEADER), self.options.deadline_seconds)
@@ -198,11 +200,13 @@ class Service:
         try:
             raw = await self._body(headers, receive, begun + min(seconds, self.options.deadline_seconds), hold)
             if self.calls >= CALLS_AT_ONCE:
-                raise ApiError.unavailable(f"{self.calls} calls are being answered, which is the limit; ask again later.", math.ceil(seconds), "busy")
+                raise ApiError.unavailable(
+                    f"{about(self.calls)} calls are being answered, which is the limit; ask again later.", math.ceil(seconds), "busy"
+                )
             self.calls += 1
             counted = 1
             async with _listening(receive) as gone:
-                work = asyncio.ensure_future(self._answer_call(scope["path"], headers, raw, begun, seconds))
+                work = asyncio.ensure_future(self._answer_call(path, headers, raw, begun, seconds))
                 try:
                     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
                     if not work.done():
@@ -245,7 +249,10 @@ class Service:
             outcome = await self.scorer.outcome(call, begun, seconds, fresh="no-cache" in headers.get("cache-control", "").lower())
             count, scored = len(call.pairs), {place: one.score for place, one in outcome.scored.items()}
             if not call.rerank and len(scored) < count:
-                raise Late(f"{count - len(scored)} of {count} pairs could not be scored in {seconds:g} s; send fewer, or allow more time.", 1)
+                raise Late(
+                    f"{about(count - len(scored))} of {about(count)} pairs could not be scored in {about(seconds)} s; send fewer, or allow more time.",
+                    1,
+                )
         except Refusal as refusal:
             raise ApiError.of(refusal) from refusal
         done = answer.account(call, outcome, took=self.clock() - begun, allowed=seconds)
@@ -302,7 +309,9 @@ class Service:
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(413, "Request Entity Too Large", f"The body is too large; it may have {limit} bytes", headers=[("connection", "close")])
+    return ApiError(
+        413, "Request Entity Too Large", f"The body is too large; it may have {about(limit >> 20)} MiB", headers=[("connection", "close")]
+    )
 
 
 def _log_to_stdout() -> None:

@@ -105,15 +105,15 @@ def test_the_port_is_published_on_the_loopback_alone(deployed: Any, inspected: d
 
 @pytest.mark.parametrize("route", ["/v1/models", "/version", "/metrics", "/nothing-here"])
 def test_a_route_is_closed_without_the_key(deployed: Any, route: str) -> None:
-    assert requests.get(deployed.url + route, timeout=30).status_code == 401
-    assert requests.get(deployed.url + route, headers={"Authorization": "Bearer wrong"}, timeout=30).status_code == 401
+    assert requests.get(deployed.url + route, timeout=30).status_code == 403
+    assert requests.get(deployed.url + route, headers={"Authorization": "Bearer wrong"}, timeout=30).status_code == 403
     assert requests.get(deployed.url + route, headers={"Authorization": f"Bearer {deployed.key}"}, timeout=30).status_code in (200, 404)
 
 
 @pytest.mark.parametrize("route", ["/v1/rerank", "/rerank", "/v2/rerank", "/v1/score", "/score"])
 def test_a_rerank_is_refused_without_the_key(deployed: Any, route: str) -> None:
     asked = {"query": "x", "documents": ["x"], "text_1": "x", "text_2": ["x"]}
-    assert requests.post(deployed.url + route, json=asked, timeout=30).status_code == 401
+    assert requests.post(deployed.url + route, json=asked, timeout=30).status_code == 403
     assert requests.post(deployed.url + route, json=asked, headers={"Authorization": f"Bearer {deployed.key}"}, timeout=30).status_code == 200
 
 

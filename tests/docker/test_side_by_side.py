@@ -92,4 +92,4 @@ def test_a_changed_key_opens_and_the_one_before_it_no_longer_does(place: Any) ->
     done = place.up(apiKey="sk-rrd-the-second")
     assert done.news == {"reranker-key-file": "update", "reranker-container": "replace", "reranker-healthy": "replace"}
     assert reranks(name, done, key="sk-rrd-the-second")
-    assert ragflow.curl(name, f"{done.exports['internalUrl']}/models", key="sk-rrd-the-first")[0] == 401
+    assert ragflow.curl(name, f"{done.exports['internalUrl']}/models", key="sk-rrd-the-first")[0] == 403

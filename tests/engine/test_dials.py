@@ -46,7 +46,7 @@ def test_a_rotated_key_rewrites_the_key_file_and_replaces_the_container(stack: P
     stack.set_key(f"{former}-rotated")
     assert set(stack.settle()) == {"reranker-key-file", *CONTAINER_ALONE}
     assert status(stack, stack.key) == 200
-    assert status(stack, former) == 401
+    assert status(stack, former) == 403
 
 
 def status(stack: Project, key: str) -> int:

@@ -38,7 +38,7 @@ def test_an_external_model_that_is_not_served_is_refused_with_those_that_are(out
 def test_an_external_service_that_wants_another_key_is_refused(outside: Project) -> None:
     outside.set_key("not-the-right-one")
     text = outside.refusal()
-    assert "answered 401; set the key it wants: pulumi config set --secret apiKey" in text
+    assert "answered 403; set the key it wants: pulumi config set --secret apiKey" in text
     assert "not-the-right-one" not in text
 
 

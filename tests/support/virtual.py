@@ -113,6 +113,10 @@ class Engine:
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> Prompts:
         return Prompts(query_text=query, texts=tuple(tuple(document.split()) for document in documents))
 
+    def shortened(self, query: str, tokens: int) -> str:
+        words = query.split()
+        return " ".join([*words[: tokens - tokens // 2], *words[len(words) - tokens // 2 :]])
+
     async def score(self, prompts: Sequence[Any]) -> list[float]:
         loop = asyncio.get_running_loop()
         if self.fails:

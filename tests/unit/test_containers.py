@@ -112,10 +112,6 @@ def test_each_source_of_the_model_has_its_own_arguments(source: str, more: list[
     ) == ["populate", "--source", source, "--repo", "Qwen/Qwen3-Reranker-0.6B", "--revision", "abc", "--target", "/srv/model", *more]
 
 
-def test_both_names_that_people_configured_are_served() -> None:
-    assert _containers.serving_names("qwen3-reranker-0.6b") == ["qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b"]
-
-
 # -- one_off ------------------------------------------------------------------------------------------------------------
 
 LOOK_FOR_STALE = called("ps", "-aq", "--filter", "name=^/c$", "--filter", f"label={OWNER}")

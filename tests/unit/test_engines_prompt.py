@@ -261,3 +261,42 @@ def test_the_models_own_truncation_and_padding_are_not_ours(model: Path, tmp_pat
     (tmp_path / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
     prompts = PromptMaker.load(template(), tmp_path, 4096).prompts("", "q", ["d"])
     assert prompts.prompt(0, 1) == reference.prompt(INSTRUCTION, "q", "d")
+
+
+# -- a query that is too long ---------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 3, 7, 40, 200])
+@pytest.mark.parametrize(
+    "text", [text for text in TEXTS if len(text) > 8] + ["What is it? " * 300, "北京是中国的首都" * 300, "x" * 5000, "\n" * 900, "😀👩‍👩‍👧" * 200]
+)
+def test_a_query_is_cut_to_its_tokens_and_keeps_its_beginning_and_its_end(maker: PromptMaker, reference: Reference, text: str, tokens: int) -> None:
+    cut = maker.shortened(text, tokens)
+    assert reference.count(cut) <= tokens
+    seams = [place for place, letter in enumerate(cut) if letter == "\n"]
+    assert text.startswith(cut) or any(text.startswith(cut[:place]) and text.endswith(cut[place + 1 :]) for place in seams)
+    assert (cut == text) == (reference.count(text) <= tokens)
+
+
+def test_a_long_query_is_used_as_far_as_it_may_be(maker: PromptMaker, reference: Reference) -> None:
+    text = " ".join(f"word{number}" for number in range(4000))
+    for tokens in (50, 333, 1024):
+        assert tokens * 0.9 <= reference.count(maker.shortened(text, tokens)) <= tokens
+
+
+def test_of_a_huge_query_only_the_ends_are_read(maker: PromptMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    plain = maker._plain
+
+    class Noting:
+        def encode(self, text: str, **options: bool) -> object:
+            read.append(len(text))
+            return plain.encode(text, **options)
+
+        def encode_batch_fast(self, texts: list[str], **options: bool) -> object:
+            read.extend(map(len, texts))
+            return plain.encode_batch_fast(texts, **options)
+
+    monkeypatch.setattr(maker, "_plain", Noting())
+    assert maker.shortened("a question " * 1_000_000, 100)
+    assert max(read) < 30_000

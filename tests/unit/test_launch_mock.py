@@ -420,7 +420,7 @@ def test_it_reads_its_keys_from_the_file_and_shows_none(tmp_path: Path) -> None:
         with Wire(address) as wire:
             models = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n"
             wire.say(models + b"Authorization: Bearer s3cret-key\r\n\r\n" + models + b"\r\n")
-            assert [wire.answer()[0], wire.answer()[0]] == [200, 401]
+            assert [wire.answer()[0], wire.answer()[0]] == [200, 403]
         process.terminate()
         out, err = process.communicate(timeout=15)
     assert "s3cret" not in json.dumps(said) + out + err

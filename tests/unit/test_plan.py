@@ -22,12 +22,12 @@ from tests.unit.builders import DECLARED, a_settings
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
 INTERNAL = "http://ragflow-vllm-reranker:8000/v1"
-NAMES = ("qwen3-reranker-0.6b", "/models/qwen3-reranker-0.6b")
+NAMES = ("qwen3-reranker-0.6b",)
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 SERVICE = [
     "--max-model-len", "4096", "--instruction", INSTRUCTION, "--deadline-seconds", "25", "--min-document-tokens", "192", "--max-query-tokens", "1024",
     "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden-check", "on",
-    "--served-model-names", NAMES[0], "--served-model-names", NAMES[1],
+    "--served-model-names", NAMES[0],
 ]  # fmt: skip
 
 

@@ -1026,7 +1026,7 @@ def test_verify_succeeds_where_all_came_out_right(machine: Machine) -> None:
     (Result(6, "", "curl: (6) Could not resolve host: ragflow-vllm-reranker"), "it is not on the reranker's network: run make up again"),
     (Result(7, "", "curl: (7) Failed to connect to port 8000: Connection refused"), "the reranker is starting or stopped: docker ps shows it"),
     (Result(22, "", "curl: (22) The requested URL returned error: 503"), "the reranker is busy or not well: its /health says why"),
-    (Result(22, "", "curl: (22) The requested URL returned error: 401"), "apiKey of the stack is another than the reranker's: run make up again"),
+    (Result(22, "", "curl: (22) The requested URL returned error: 403"), "apiKey of the stack is another than the reranker's: run make up again"),
     (Result(1, "", "Error: No such container: ragflow-cpu"), "it was removed or re-created: run make up again"),
     (Result(127, "", "sh: 1: curl: not found"), "that container has no curl: call the URL from it in another way"),
     (Result(124, "", "no end within 120 s"), "no end within 120 s"),

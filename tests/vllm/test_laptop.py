@@ -138,9 +138,9 @@ def test_it_is_loaded_once_it_is_whole_and_a_key_set_with_it_guards_every_route(
     at = f"http://{laptop.stack.container}:8000"
     body = {"model": SLUG, "query": QUERY, "documents": DOCUMENTS[:1]}
     for route in ("/v1/rerank", "/rerank", "/v2/rerank", "/score", "/v1/score", "/classify", "/pooling", "/invocations", "/tokenize"):
-        assert curl(laptop.ragflow, at + route, body=body)[0] == 401, route
+        assert curl(laptop.ragflow, at + route, body=body)[0] == 403, route
     for route in ("/v1/models", "/metrics", "/version", "/load"):
-        assert curl(laptop.ragflow, at + route)[0] == 401, route
+        assert curl(laptop.ragflow, at + route)[0] == 403, route
     assert curl(laptop.ragflow, f"{at}/health")[0] == 200
     assert laptop.stack.preview() == {}
 
