@@ -11,6 +11,7 @@ from serving.rank.call import Call, Outcome
 from serving.rank.unscored import Ranking
 
 HEADER_CHARACTERS = 2000
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 PIECE_CHARACTERS = 64 << 10  # a longer text is written in pieces: what writes one holds up every other thread
 
 
@@ -75,28 +76,15 @@ def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Acc
 
 def rerank_body(call: Call, ranking: Ranking, tokens: int, model: str) -> bytes:
     """vLLM's answer to a rerank, or Text Embeddings Inference's: best first, all of them where top_n is 0."""
+    score, text = ("score", "text") if call.bare else ("relevance_score", "document")
+    results = (
+        (f'"index": {place}, "{score}": {ranking.scores[place]!r}', call.pairs[place][1] if call.return_documents else None)
+        for place in (ranking.order if call.bare else ranking.order[: call.top_n or None])
+    )
     if call.bare:
-        return _joined(b"[", (_bare(call, place, ranking.scores[place]) for place in ranking.order), b"]")
+        return _joined("[", _written(results, f'"{text}": ', ""), "]")
     head = {"id": _id(), "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
-    results = (_result(call, place, ranking.scores[place]) for place in ranking.order[: call.top_n or None])
-    return _listed(head, "results", results)
-
-
-def _result(call: Call, place: int, score: float) -> Iterator[str]:
-    yield f'{{"index": {place}, "relevance_score": {json.dumps(score)}'
-    if call.return_documents:
-        yield ', "document": {"text": '
-        yield from _text(call.pairs[place][1])
-        yield ', "multi_modal": null}'
-    yield "}"
-
-
-def _bare(call: Call, place: int, score: float) -> Iterator[str]:
-    yield f'{{"index": {place}, "score": {json.dumps(score)}'
-    if call.return_documents:
-        yield ', "text": '
-        yield from _text(call.pairs[place][1])
-    yield "}"
+    return _listed(head, "results", _written(results, f'"{text}": {{"text": ', ', "multi_modal": null}'))
 
 
 def score_body(scores: Sequence[float], tokens: int, model: str) -> bytes:
@@ -109,32 +97,38 @@ def score_body(scores: Sequence[float], tokens: int, model: str) -> bytes:
         "completion_tokens_details": None,
     }
     head = {"id": _id(), "object": "list", "created": int(time.time()), "model": model, "usage": usage}
-    return _listed(head, "data", (iter([json.dumps({"index": place, "object": "score", "score": score})]) for place, score in enumerate(scores)))
+    pairs = ((f'"index": {place}, "object": "score", "score": {score!r}', None) for place, score in enumerate(scores))
+    return _listed(head, "data", _written(pairs, "", ""))
 
 
 def _id() -> str:
     return f"score-{uuid.uuid4().hex[:16]}"
 
 
-def _listed(head: dict[str, Any], name: str, entries: Iterator[Iterator[str]]) -> bytes:
-    """The head's object with a list more, written entry by entry."""
-    return _joined(f'{json.dumps(head)[:-1]}, "{name}": ['.encode(), entries, b"]}")
+def _listed(head: dict[str, Any], name: str, entries: Iterator[str]) -> bytes:
+    """The head's object with a list more."""
+    return _joined(f'{json.dumps(head)[:-1]}, "{name}": [', entries, "]}")
 
 
-def _joined(before: bytes, entries: Iterator[Iterator[str]], after: bytes) -> bytes:
-    written = [before]
-    for number, entry in enumerate(entries):
-        written += [b", "] if number else []
-        written += [piece.encode() for piece in entry]
-    return b"".join([*written, after])
+def _joined(before: str, pieces: Iterator[str], after: str) -> bytes:
+    return b"".join(piece.encode() for piece in (before, *pieces, after))
 
 
-def _text(text: str) -> Iterator[str]:
-    """A JSON string in pieces."""
-    yield '"'
-    for start in range(0, len(text), PIECE_CHARACTERS):
-        yield json.dumps(text[start : start + PIECE_CHARACTERS], ensure_ascii=False)[1:-1]
-    yield '"'
+def _written(results: Iterator[tuple[str, str | None]], before: str, after: str) -> Iterator[str]:
+    """Results, each the inside of an object and perhaps a text, as JSON with commas between them. The text stands between `before` and `after`."""
+    comma = ""
+    for result, text in results:
+        head = f"{comma}{{{result}"
+        comma = ", "
+        if text is None:
+            yield head + "}"
+        elif len(text) <= PIECE_CHARACTERS:
+            yield f"{head}, {before}{_encode(text)}{after}}}"
+        else:
+            yield f'{head}, {before}"'
+            for start in range(0, len(text), PIECE_CHARACTERS):
+                yield _encode(text[start : start + PIECE_CHARACTERS])[1:-1]
+            yield f'"{after}}}'
 
 
 def ranges(indexes: Sequence[int]) -> str:
