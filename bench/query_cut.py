@@ -21,7 +21,7 @@ from bench import ranking_model
 
 LEFT_TOKENS = 64
 CANDIDATES, FIRST = 66, 6
-QUERIES = 200
+QUERIES = 80
 QUESTION_WORDS = 12
 PLACES = {"at the beginning": 0.0, "a quarter in": 0.25, "in the middle": 0.5, "three quarters in": 0.75, "at the end": 1.0}
 
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     sources = ranking_model.sources()
     passages = [passage for source in sources for passage in ranking_model.passages(source, 60, 120, chance)]
     chance.shuffle(passages)
-    pool = passages[: 10 * CANDIDATES]
+    pool = passages[: 4 * CANDIDATES]
     vectors = embed(pool)
     found: dict[str, dict[str, int]] = {place: dict.fromkeys(WAYS, 0) for place in PLACES}
     for number in range(QUERIES):
