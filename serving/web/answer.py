@@ -16,7 +16,10 @@ PIECE_CHARACTERS = 64 << 10  # a longer text is written in pieces: what writes o
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept."""
+    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept.
+
+    `way` is how those without a score were given a value (rank/unscored.py).
+    """
 
     call: Call
     outcome: Outcome
@@ -26,6 +29,7 @@ class Account:
     unscored: tuple[int, ...]
     kept: int | None
     tokens: int
+    way: str
 
     def headers(self) -> list[tuple[str, str]]:
         scored = len(self.outcome.scored)
@@ -33,7 +37,7 @@ class Account:
         if self.cut:
             said += [("x-rerank-cut", ranges(self.cut)), ("x-rerank-kept-tokens", str(self.kept))]
         if self.unscored:
-            said.append(("x-rerank-unscored", ranges(self.unscored)))
+            said += [("x-rerank-unscored", ranges(self.unscored)), ("x-rerank-unscored-as", self.way)]
         return said
 
     def line(self) -> str:
@@ -52,7 +56,7 @@ class Account:
         return f"{'rerank' if self.call.rerank else 'score'} {json.dumps(entry)}"
 
 
-def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Account:
+def account(call: Call, outcome: Outcome, *, took: float, allowed: float, way: str) -> Account:
     """`took` and `allowed` in seconds."""
     scored = outcome.scored
     cut = tuple(place for place in sorted(scored) if not scored[place].whole)
@@ -65,6 +69,7 @@ def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Acc
         unscored=tuple(place for place in range(len(call.pairs)) if place not in scored),
         kept=min((scored[place].kept for place in cut), default=None),
         tokens=sum(one.tokens for one in scored.values()),
+        way=way,
     )
 
 
