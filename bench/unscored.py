@@ -217,6 +217,13 @@ def table(results: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def short(results: Mapping[str, Any]) -> str:
+    """The lines of the table in docs/calls.md."""
+    named = {"`typical`": TYPICAL, "mean of the last third": "mean of the last third", "`below`": TODAY, "zero": "zero"}
+    found = {label: results["all"][value]["all"] for label, value in named.items()}
+    return "".join(f"| {label} | {said['page of 8']:.3f} | {said['kept']:.3f} | {said['places lost']:.2f} |\n" for label, said in found.items())
+
+
 def main() -> int:
     cases = [(scores, order, share) for scores in SCORES for order in ORDERS for share in SHARES]
     with ProcessPoolExecutor(2) as pool:

@@ -103,6 +103,17 @@ def table(results: Found) -> str:
     return "\n".join(parts)
 
 
+def short(results: Found) -> str:
+    """The lines of the table in docs/calls.md."""
+    lines = []
+    for deadline in _each(results["rows"], "deadline"):
+        one, three = (_of(results["rows"], "at once", users, SHOWN_SPEED, deadline) for users in (1, 3))
+        fast = _of(results["rows"], "at once", 1, max(_each(results["rows"], "tokens/s")), deadline)
+        said = [f"{three['wait of asker 3']:.0f} s", f"{one['documents']:.0f}", *(f"{row['top 8'][ALIKE]:.2f}" for row in (one, fast))]
+        lines.append(f"| {deadline} | {' | '.join(said)} |\n")
+    return "".join(lines)
+
+
 def _answer(row: Found) -> list[str]:
     said = [str(row["tokens/s"]), str(row["deadline"])]
     if not row["documents"]:

@@ -25,6 +25,10 @@ def test_the_service_gives_by_default_what_the_committed_figures_choose() -> Non
     assert "unscored" in Settings.__dataclass_fields__
 
 
+def test_the_documents_table_is_that_of_the_committed_figures() -> None:
+    assert unscored.short(figures()) in (ROOT / "docs" / "calls.md").read_text(encoding="utf-8")
+
+
 def test_the_committed_table_is_that_of_the_committed_figures() -> None:
     assert (FIGURES / "unscored.md").read_text(encoding="utf-8") == unscored.table(figures())
 

@@ -27,6 +27,10 @@ def test_the_stacks_deadline_is_the_one_that_the_committed_figures_choose() -> N
     assert report.chosen(figures()["rows"]).deadline == DECLARED["deadlineSeconds"]["default"]
 
 
+def test_the_documents_table_is_that_of_the_committed_figures() -> None:
+    assert report.short(figures()) in (ROOT / "docs" / "calls.md").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("name", "write"), [("waiting.md", report.table), ("waiting.svg", report.plot)])
 def test_the_committed_table_and_plot_are_those_of_the_committed_figures(name: str, write: Any) -> None:
     assert Path(FIGURES / name).read_text(encoding="utf-8") == write(figures())
