@@ -4,7 +4,8 @@ import json
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-from serving.dials import Rule, argv, between, dial, read
+from serving.dials import Rule, argv, between, dial, one_of, read
+from serving.rank.unscored import WAYS
 
 VARIABLE = "RERANKER_SERVICE"
 
@@ -26,6 +27,7 @@ class ServiceDials:
     )
     deadline_seconds: int = dial("a rerank is answered by then, with what there is", between(1, 3600, "seconds; RAGFlow hangs up after 30"))
     min_document_tokens: int = dial("what is left of a document that a deadline cuts, at least", between(16, 20480, "tokens"))
+    unscored: str = dial("what a document is given that the deadline left without a score", one_of(*WAYS))
     max_query_tokens: int = dial("tokens of a query", between(16, 20480, "tokens"))
     max_documents: int = dial("documents of one call", between(1, 10_000, "documents"))
     max_body_mib: int = dial("size of a request's body", between(1, 256, "MiB"))

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from html import escape
-from typing import Any
+from typing import Any, TypeAlias
 
 from bench.serving.measures import NAIVE_CUT_TOKENS, TOP
 
 Found = dict[str, Any]
+Chart: TypeAlias = tuple[str, list[tuple[str, float, str]], float | None]  # title, (label, value, color) ..., the goal's place
 GOALS = {"ours / seeds": 1.8, "of the limit": 0.9, "first start": 0.5, "restart": 0.35, "again": 20.0, "idle ms": 1.0, "share": 0.99}
 BAR, ROW, LEFT, WIDE = 300, 22, 330, 760
 OURS, OTHER, MISSED = "#2f6f9f", "#a9b4bd", "#b5533c"
@@ -188,9 +189,8 @@ def _guard(found: Found, counts: Found) -> str:
     )
 
 
-def bars(results: dict[str, Found]) -> list[tuple[str, list[tuple[str, float, str]], float | None]]:
-    """(title, (label, value, color) ..., the goal's place) of each little chart."""
-    charts: list[tuple[str, list[tuple[str, float, str]], float | None]] = []
+def bars(results: dict[str, Found]) -> list[Chart]:
+    charts: list[Chart] = []
     if "speed" in results:
         found = results["speed"]["found"]
         rates = {name: value["median"] for name, value in found["tokens/s"].items()}
@@ -241,8 +241,13 @@ def bars(results: dict[str, Found]) -> list[tuple[str, list[tuple[str, float, st
 
 def plot(results: dict[str, Found]) -> str:
     """The charts as one SVG."""
+    return drawing(bars(results))
+
+
+def drawing(charts: Sequence[Chart]) -> str:
+    """Little bar charts, one below the other, as SVG."""
     drawn, y = [], 10
-    for title, lines, goal in bars(results):
+    for title, lines, goal in charts:
         largest = max([value for _, value, _ in lines] + ([goal] if goal else []), default=0.0) or 1.0
         drawn.append(f'<text x="10" y="{y + 14}" font-weight="bold">{escape(title)}</text>')
         top, y = y + 22, y + 22

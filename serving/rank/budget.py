@@ -45,12 +45,26 @@ def budget(lengths: Sequence[int], *, each: int, tokens: int, least: int) -> Bud
     return Budget(count=count, keep=least, tokens=cost)
 
 
-def share(capacity: float, demands: Sequence[float], mine: int) -> float:
-    """What the call `demands[mine]` may use of `capacity`: equal parts, and what smaller calls leave of theirs (max-min fair)."""
-    rest = capacity
-    for place, (demand, index) in enumerate(sorted((demand, index) for index, demand in enumerate(demands))):
-        part = rest / (len(demands) - place)
-        if index == mine or demand > part:
-            return part
-        rest -= demand
-    return rest
+def share(capacity: float, demands: Sequence[float], mine: int, ahead: Sequence[float] = ()) -> float:
+    """What the call `demands[mine]` may use of `capacity`: equal parts, and what smaller calls leave of theirs (max-min fair).
+
+    `ahead`: what each has had more than the one that had least. It counts as a piece of its part; who has had more than a part waits.
+    """
+    had = ahead or [0.0] * len(demands)
+    taking = sorted(range(len(demands)), key=lambda index: had[index])
+    while len(taking) > 1:
+        if had[taking[-1]] <= _part(capacity, demands, had, taking, None):
+            break
+        taking.pop()
+    return _part(capacity, demands, had, taking, mine) - had[mine] if mine in taking else 0.0
+
+
+def _part(capacity: float, demands: Sequence[float], had: Sequence[float], taking: Sequence[int], mine: int | None) -> float:
+    """The part of `mine`, or of those that want more than there is, with what they had before."""
+    rest, part = capacity + sum(had[index] for index in taking), 0.0
+    for place, (wanted, index) in enumerate(sorted((demands[index] + had[index], index) for index in taking)):
+        part = rest / (len(taking) - place)
+        if index == mine or wanted > part:
+            break
+        rest -= wanted
+    return part

@@ -207,10 +207,10 @@ class Scheduler:
 
     def _offer(self, job: Job, waiting: Sequence[Job], now: float) -> bool:
         """Sends the job's next documents, as many as make a chunk, cut as its share of the time allows; whether there were any."""
-        # Parts of what is inside as well: who came first has filled the engine alone.
-        place, inside = waiting.index(job), [self._inside(other) for other in waiting]
-        capacity = self._capacity(job.deadline - job.spare, now) + sum(inside)
-        mine = share(capacity, [other.demand() + its for other, its in zip(waiting, inside, strict=True)], place) - inside[place]
+        # Who came first has filled the engine alone, and is ahead by that until the others have had as much.
+        least = min(other.served for other in waiting)
+        ahead = [other.served - least for other in waiting]
+        mine = share(self._capacity(job.deadline - job.spare, now), [other.demand() for other in waiting], waiting.index(job), ahead)
         rest = job.rest
         fixed = sum(item.prompts.shared for item in rest if item.first)
         planned = budget([item.limit for item in rest], each=max(item.beside for item in rest), tokens=int(mine) - fixed, least=job.least)

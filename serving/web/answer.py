@@ -17,7 +17,10 @@ PIECE_CHARACTERS = 64 << 10  # a longer text is written in pieces: what writes o
 
 @dataclass(frozen=True, kw_only=True)
 class Account:
-    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept; `query_kept` those of a query that was cut."""
+    """What was done to a call: places of its documents that were cut and that have no score, and the tokens that the shortest of the cut ones kept.
+
+    `query_kept` is the same of a query that was cut, `way` how those without a score were given a value (rank/unscored.py).
+    """
 
     call: Call
     outcome: Outcome
@@ -28,6 +31,7 @@ class Account:
     kept: int | None
     query_kept: int | None
     tokens: int
+    way: str
 
     def headers(self) -> list[tuple[str, str]]:
         scored = len(self.outcome.scored)
@@ -37,7 +41,7 @@ class Account:
         if self.query_kept is not None:
             said.append(("x-rerank-query-kept-tokens", str(self.query_kept)))
         if self.unscored:
-            said.append(("x-rerank-unscored", ranges(self.unscored)))
+            said += [("x-rerank-unscored", ranges(self.unscored)), ("x-rerank-unscored-as", self.way)]
         return said
 
     def line(self) -> str:
@@ -57,7 +61,7 @@ class Account:
         return f"{'rerank' if self.call.rerank else 'score'} {json.dumps(entry)}"
 
 
-def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Account:
+def account(call: Call, outcome: Outcome, *, took: float, allowed: float, way: str) -> Account:
     """`took` and `allowed` in seconds."""
     scored = outcome.scored
     cut = tuple(place for place in sorted(scored) if not scored[place].whole)
@@ -71,6 +75,7 @@ def account(call: Call, outcome: Outcome, *, took: float, allowed: float) -> Acc
         kept=min((scored[place].kept for place in cut), default=None),
         query_kept=min((one.query_kept for one in scored.values() if one.query_kept is not None), default=None),
         tokens=sum(one.tokens for one in scored.values()),
+        way=way,
     )
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from serving.rank.call import Call
+from serving.rank.unscored import WAYS
 from serving.web import pieces
 from serving.web.errors import ApiError
 from serving.wording import about
@@ -15,6 +16,7 @@ SCORE_PATHS = ("/v1/score", "/score")
 SCORE_FIELDS = (("queries", "documents"), ("queries", "items"), ("data_1", "data_2"), ("text_1", "text_2"))
 DEADLINE_HEADER = "x-rerank-deadline-seconds"
 DEADLINE_LIMIT_SECONDS = 3600.0
+UNSCORED_HEADER = "x-rerank-unscored-as"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,14 @@ def deadline(header: str | None, default: float) -> float:
     if not 0 < seconds <= DEADLINE_LIMIT_SECONDS:
         raise ApiError(400, "Bad Request", f"The header {DEADLINE_HEADER} must be a number of seconds above 0 and up to {DEADLINE_LIMIT_SECONDS:g}")
     return seconds
+
+
+def unscored(header: str | None, default: str) -> str:
+    """What a call wants for documents without a score, from its header."""
+    way = default if header is None else header.strip().lower()
+    if way not in WAYS:
+        raise ApiError(400, "Bad Request", f"The header {UNSCORED_HEADER} must be one of {', '.join(WAYS)}")
+    return way
 
 
 def _rerank(request: dict[str, Any], limits: Limits) -> Call:

@@ -189,6 +189,7 @@ class Service:
         """Answers a rerank or score call within its deadline; the work stops when the client hangs up."""
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         seconds = api.deadline(headers.get(api.DEADLINE_HEADER), self.options.deadline_seconds)
+        way = api.unscored(headers.get(api.UNSCORED_HEADER), self.options.unscored)
         held, counted = 0, 0
 
         def hold(size: int) -> None:
@@ -206,7 +207,7 @@ class Service:
             self.calls += 1
             counted = 1
             async with _listening(receive) as gone:
-                work = asyncio.ensure_future(self._answer_call(path, headers, raw, begun, seconds))
+                work = asyncio.ensure_future(self._answer_call(path, headers, raw, begun, seconds, way))
                 try:
                     await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
                     if not work.done():
@@ -241,7 +242,9 @@ class Service:
             if not message.get("more_body", False):
                 return b"".join(parts)
 
-    async def _answer_call(self, path: str, headers: dict[str, str], raw: bytes, begun: float, seconds: float) -> tuple[bytes, list[tuple[str, str]]]:
+    async def _answer_call(
+        self, path: str, headers: dict[str, str], raw: bytes, begun: float, seconds: float, way: str
+    ) -> tuple[bytes, list[tuple[str, str]]]:
         """The answer's body and headers."""
         content_type = headers.get("content-type", "")
         call = await self.scorer.beside(len(raw), lambda: api.parse(path, content_type, raw, self.limits))
@@ -255,11 +258,11 @@ class Service:
                 )
         except Refusal as refusal:
             raise ApiError.of(refusal) from refusal
-        done = answer.account(call, outcome, took=self.clock() - begun, allowed=seconds)
+        done = answer.account(call, outcome, took=self.clock() - begun, allowed=seconds, way=way)
         model = self.options.served_model_names[0]
 
         def written() -> bytes:
-            ranking = ranked(scored, count)
+            ranking = ranked(scored, count, way)
             return answer.rerank_body(call, ranking, done.tokens, model) if call.rerank else answer.score_body(ranking.scores, done.tokens, model)
 
         body = await self.scorer.beside(len(raw), written)

@@ -47,6 +47,7 @@ MEANT_PATHS = (
 )
 JSON = ("Content-Type", "application/json")
 DEADLINE = "X-Rerank-Deadline-Seconds"
+UNSCORED_AS = "X-Rerank-Unscored-As"
 TIMEOUT_SECONDS = 60.0
 SAME = 2e-2  # the same texts, scored again in another batch, in bfloat16
 
@@ -490,6 +491,14 @@ class Contract:
     @pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf", "-inf", "", "soon", "3601", "1e400", "25,25", "0x10"])
     def test_a_deadline_that_is_no_number_of_seconds_is_400(self, service: Service, seconds: str) -> None:
         assert DEADLINE.lower() in assert_refused(service.post("/v1/rerank", GOOD, [(DEADLINE, seconds)]), 400)["message"].lower()
+
+    @pytest.mark.parametrize("way", ["below", "typical", " Below"])
+    def test_a_caller_may_choose_what_a_document_without_a_score_is_given(self, service: Service, way: str) -> None:
+        assert service.post("/v1/rerank", GOOD, [(UNSCORED_AS, way)]).status == 200
+
+    @pytest.mark.parametrize("way", ["", "above", "below,typical", "0"])
+    def test_a_value_that_there_is_not_is_400(self, service: Service, way: str) -> None:
+        assert UNSCORED_AS.lower() in assert_refused(service.post("/v1/rerank", GOOD, [(UNSCORED_AS, way)]), 400)["message"].lower()
 
     def test_a_deadline_too_short_gets_what_there_is_or_an_honest_503(self, service: Service) -> None:
         documents = [f"{text} {number}" for number in range(50) for text in DOCUMENTS]

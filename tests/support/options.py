@@ -15,6 +15,7 @@ SERVICE = ServiceOptions(
     api_key_file="",
     deadline_seconds=25,
     min_document_tokens=96,
+    unscored="typical",
     max_query_tokens=200,
     max_documents=200,
     max_body_mib=1,

@@ -141,7 +141,10 @@ class Engine:
 
 
 class PassEngine(Engine):
-    """Computes in passes as vLLM does: each takes as long as a full one, holds what has arrived when it begins, and is followed by the next at once."""
+    """Computes in passes as vLLM does: each takes as long as a full one, holds what has arrived when it begins, and is followed by the next at once.
+
+    What is aborted is in no later pass.
+    """
 
     def __init__(self, speed: float, tokens_per_pass: int) -> None:
         super().__init__(speed)
@@ -161,6 +164,7 @@ class PassEngine(Engine):
     async def _run(self) -> None:
         while self.waiting:
             room, done = self.tokens_per_pass, 0
+            self.waiting = [(tokens, end) for tokens, end in self.waiting if not end.done()]
             while done < len(self.waiting) and self.waiting[done][0] <= room:
                 room -= self.waiting[done][0]
                 done += 1
@@ -170,7 +174,8 @@ class PassEngine(Engine):
             self.passes += 1
             await asyncio.sleep(self.tokens_per_pass / self.speed)
             for _, end in ended:
-                end.set_result(None)
+                if not end.done():
+                    end.set_result(None)
 
 
 @dataclass(frozen=True)

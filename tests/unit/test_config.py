@@ -235,6 +235,7 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("deadlineSeconds", 3601, {}, "3601 must be from 1 to 3600 seconds; RAGFlow hangs up after 30"),
     ("minDocumentTokens", 15, {}, "15 must be from 16 to 20480 tokens"),
     ("minDocumentTokens", 2049, {}, "2049 must be at most half of maxModelLen (4096); lower it to 2048, or raise maxModelLen to 4098"),
+    ("unscored", "last", {}, "'last' must be one of typical, below"),
     ("maxQueryTokens", 15, {}, "15 must be from 16 to 20480 tokens"),
     ("maxQueryTokens", 1024, {"maxModelLen": 1024}, "1024 must be at most half of maxModelLen (1024); lower it to 512, or raise maxModelLen to 2048"),
     (
@@ -571,7 +572,7 @@ GOOD: list[dict[str, Any]] = [
     {"modelSource": "modelscope", "modelRevision": "v1.0"}, {"modelSource": "directory", "modelPath": "/srv/models/qwen3 reranker"},
     {"modelSource": "archive", "modelPath": __file__}, {"bindAddress": "::1"}, {"bindAddress": "0.0.0.0"}, {"hostPort": 0}, {"hostPort": 65535},
     {"apiKey": "k" * 8, "modelToken": "hf_token"}, {"vllmExtraArgs": ["--seed", "1"]}, {"enforceEager": False, "modelKeep": False},
-    {"deadlineSeconds": 1, "minDocumentTokens": 16, "maxQueryTokens": 16, "maxDocuments": 1, "maxBodyMiB": 1, "cacheEntries": 0, "goldenCheck": False},
+    {"unscored": "below"}, {"deadlineSeconds": 1, "minDocumentTokens": 16, "maxQueryTokens": 16, "maxDocuments": 1, "maxBodyMiB": 1, "cacheEntries": 0, "goldenCheck": False},
     {"deadlineSeconds": 3600, "minDocumentTokens": 2048, "maxQueryTokens": 2048, "maxDocuments": 10_000, "maxBodyMiB": 256, "cacheEntries": 1_000_000},
     {"threads": 2, "blockSize": 32, "prefixCaching": False, "preload": False}, {"blockSize": 1024, "maxModelLen": 3072},
     {"backend": "mock", "threads": 64, "blockSize": 1024, "cpus": 1},

@@ -41,7 +41,7 @@ def test_the_flags_are_spelled_as_the_keys_of_pulumi_yaml_are_in_snake_case() ->
     argv = shlex.split(
         "--device cpu --model /m --served-model-names a --served-model-names b --max-model-len 4096 --dtype auto --kv-cache-gib 1 "
         "--max-num-batched-tokens 0 --max-num-seqs 0 --threads 0 --block-size 0 --prefix-caching on --preload on --enforce-eager off --instruction x "
-        "--deadline-seconds 25 --min-document-tokens 64 --max-query-tokens 512 --max-documents 1024 --max-body-mib 8 --cache-entries 1000 "
+        "--deadline-seconds 25 --min-document-tokens 64 --unscored below --max-query-tokens 512 --max-documents 1024 --max-body-mib 8 --cache-entries 1000 "
         "--golden-check on --gpu-count 2 --gpu-memory-utilization-percent 85 --unverified on --api-key-file /k -- --seed 1"
     )
     assert parse(argv) == launch_options(
@@ -50,6 +50,7 @@ def test_the_flags_are_spelled_as_the_keys_of_pulumi_yaml_are_in_snake_case() ->
         enforce_eager=False,
         instruction="x",
         min_document_tokens=64,
+        unscored="below",
         max_query_tokens=512,
         max_documents=1024,
         max_body_mib=8,

@@ -413,6 +413,7 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
             {"preload": False},
             {"deadlineSeconds": 20},
             {"minDocumentTokens": 64},
+            {"unscored": "below"},
             {"maxQueryTokens": 512},
             {"maxDocuments": 100},
             {"maxBodyMiB": 8},

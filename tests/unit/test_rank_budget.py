@@ -79,3 +79,26 @@ def test_shares_add_up_to_no_more_than_there_is() -> None:
         used = sum(min(demand, share(capacity, demands, index)) for index, demand in enumerate(demands))
         assert used <= capacity + 1e-6
         assert used >= min(capacity, sum(demands)) - 1e-6, "nothing is left idle while somebody wants it"
+
+
+def test_who_had_more_than_the_others_waits_until_they_had_as_much() -> None:
+    assert [share(30, [100, 100, 100], place, [30, 0, 0]) for place in range(3)] == [0, 15, 15]
+    assert [share(60, [100, 100, 100], place, [30, 0, 0]) for place in range(3)] == [0, 30, 30]
+    assert [share(90, [100, 100, 100], place, [30, 0, 0]) for place in range(3)] == [10, 40, 40]
+
+
+def test_shares_with_a_head_start_add_up_and_end_as_equal_as_they_can() -> None:
+    rng = random.Random(4)
+    for _ in range(300):
+        count = rng.randint(1, 9)
+        demands = [rng.uniform(0, 100) for _ in range(count)]
+        ahead = [rng.choice([0.0, rng.uniform(0, 100)]) for _ in range(count)]
+        ahead = [one - min(ahead) for one in ahead]
+        capacity = rng.uniform(1, 300)
+        used = [max(0.0, min(demand, share(capacity, demands, index, ahead))) for index, demand in enumerate(demands)]
+        assert sum(used) <= capacity + 1e-6
+        assert sum(used) >= min(capacity, sum(demands)) - 1e-6, "nothing is left idle while somebody wants it"
+        totals = [mine + had for mine, had in zip(used, ahead, strict=True)]
+        wanting = [total for total, mine, demand in zip(totals, used, demands, strict=True) if mine < demand - 1e-6]
+        served = [total for total, mine in zip(totals, used, strict=True) if mine > 1e-6]
+        assert not (wanting and served) or max(served) <= min(wanting) + 1e-6, "nobody gets more while another has less and wants some"

@@ -60,7 +60,7 @@ def test_a_body_is_the_json_that_it_would_be_in_one_piece() -> None:
 def test_the_account_of_a_call_names_what_was_cut_and_what_has_no_score() -> None:
     call = Call(rerank=True, pairs=(("q", "a"), ("q", "b"), ("q", "c"), ("q", "d")))
     whole, cut = Scored(score=0.5, kept=9, length=9, tokens=20), Scored(score=0.6, kept=7, length=9, tokens=18)
-    done = answer.account(call, Outcome(scored={0: cut, 2: whole}, cached=1, hit_deadline=True, planned=1.25), took=2.0, allowed=25)
+    done = answer.account(call, Outcome(scored={0: cut, 2: whole}, cached=1, hit_deadline=True, planned=1.25), took=2.0, allowed=25, way="below")
     assert dict(done.headers()) == {
         "x-rerank-documents": "4",
         "x-rerank-scored": "2",
@@ -68,6 +68,7 @@ def test_the_account_of_a_call_names_what_was_cut_and_what_has_no_score() -> Non
         "x-rerank-cut": "0",
         "x-rerank-kept-tokens": "7",
         "x-rerank-unscored": "1,3",
+        "x-rerank-unscored-as": "below",
     }
     kind, entry = done.line().split(" ", 1)
     assert (kind, json.loads(entry)["unscored"], json.loads(entry)["tokens"]) == ("rerank", 2, 38)

@@ -62,8 +62,8 @@ async def test_ragflows_default_call_is_answered_within_the_deadline_and_says_wh
 
 
 @story
-async def test_what_was_not_scored_comes_last_in_the_callers_order() -> None:
-    answer = await rerank(service(virtual.Engine(speed=134)), RAGFLOW)
+async def test_who_asks_for_it_gets_what_was_not_scored_last_in_the_callers_order() -> None:
+    answer = await rerank(service(virtual.Engine(speed=134)), RAGFLOW, headers={"x-rerank-unscored-as": "below"})
     scored = int(answer.headers["x-rerank-scored"])
     results = answer.json()["results"]
     assert 0 < scored < 66
@@ -73,6 +73,37 @@ async def test_what_was_not_scored_comes_last_in_the_callers_order() -> None:
     assert scores == sorted(scores, reverse=True)
     assert len(set(scores[scored - 1 :])) == 66 - scored + 1, "strictly below"
     assert min(scores) >= 0
+    assert answer.headers["x-rerank-unscored-as"] == "below"
+
+
+MIXED = {"query": "cats", "documents": [f"{number} " + " ".join(["cats"] * (60 - 3 * number) + ["dogs"] * (40 + 3 * number)) for number in range(20)]}
+
+
+@story
+async def test_for_ragflow_what_was_not_scored_goes_on_as_the_scores_do_and_stands_behind_the_best_half_of_them() -> None:
+    app = service(virtual.Engine(speed=134), deadline_seconds=10)
+    answer = await rerank(app, MIXED)
+    scored = int(answer.headers["x-rerank-scored"])
+    assert (answer.headers["x-rerank-unscored"], answer.headers["x-rerank-unscored-as"]) == (f"{scored}-19", "typical")
+    results = answer.json()["results"]
+    values = {item["index"]: item["relevance_score"] for item in results}
+    assert [item["relevance_score"] for item in results] == sorted(values.values(), reverse=True)
+    assert {item["index"] for item in results[: scored // 2]} <= set(range(scored))
+    assert 0.3 * values[0] < values[scored] < values[0], "an ordinary value, and not next to nothing"
+    again = await rerank(app, MIXED, headers={"x-rerank-unscored-as": "below"})
+    assert again.seconds == 0, "how values are given is no other call"
+    assert {item["index"] for item in again.json()["results"][:scored]} == set(range(scored))
+    assert again.json()["results"][0] == results[0]
+
+
+@pytest.mark.parametrize("given", ["", "above", "below, typical"])
+def test_a_way_to_value_what_was_not_scored_that_is_none_is_refused(given: str) -> None:
+    async def told() -> None:
+        answer = await rerank(service(virtual.Engine(speed=900)), headers={"x-rerank-unscored-as": given})
+        assert answer.status == 400
+        assert answer.json()["error"]["message"] == "The header x-rerank-unscored-as must be one of typical, below"
+
+    virtual.run(told())
 
 
 @story
