@@ -43,8 +43,8 @@ class Embedding:
     def ids(self, text: str) -> Ids:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    @torch.inference_mode()
     def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        torch.set_grad_enabled(False)
         rows = []
         for start in range(0, len(texts), 32):
             batch = self.tokenizer(list(texts[start : start + 32]), padding=True, truncation=True, max_length=256, return_tensors="pt")

@@ -36,6 +36,9 @@ class Machine:
     def prompts(self, instruction: str, query: str, documents: Sequence[str]) -> Prompts:
         return Prompts(documents=tuple(int(document.split()[0]) for document in documents))
 
+    def shortened(self, query: str, tokens: int) -> str:
+        return query  # no question here is too long
+
     async def score(self, prompts: Sequence[Any]) -> list[float]:
         now = asyncio.get_running_loop().time
         async with self.turn:
