@@ -275,7 +275,7 @@ def _call_fault(report: Mapping[str, Any], target: Target, addresses: Sequence[s
     if addresses and resolved and not set(addresses) & set(resolved):
         return (
             f"the name {host} leads to {', '.join(resolved)} there and not to the reranker at {', '.join(addresses)}: another container on one of its networks "
-            "has that name or alias; rename it, or set containerName"
+            "has that name or alias, or its extra_hosts do; take that away, or set containerName"
         )
     return _models_fault(report["models"], target) or _rerank_fault(report["rerank"], target)
 
