@@ -24,12 +24,17 @@ class Network:
 
 @dataclass(frozen=True, kw_only=True)
 class Container:
-    """A container on the host, running or stopped. `networks` maps a network's name to this container's aliases there."""
+    """A container on the host, running or stopped. `networks` maps a network's name to this container's aliases there.
+
+    `command` is what it starts (entry point and arguments), `folder` where it starts it.
+    """
 
     name: str
     id: str
     image: str
     running: bool = True
+    command: tuple[str, ...] = ()
+    folder: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     networks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
@@ -74,17 +79,20 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
         endpoint=docker_host or ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}").strip(),
         runtimes=frozenset(info.get("Runtimes") or ()),
         networks={item["Name"]: Network(name=item["Name"], id=item["Id"], driver=item["Driver"], labels=item["Labels"] or {}) for item in networks},
-        containers=tuple(_container(item) for item in containers),
+        containers=tuple(read_container(item) for item in containers),
         volumes={item["Name"]: item["Labels"] or {} for item in volumes},
     )
 
 
-def _container(item: dict) -> Container:  # type: ignore[type-arg]
+def read_container(item: dict) -> Container:  # type: ignore[type-arg]
+    """A container as `docker container inspect` describes it."""
     return Container(
         name=item["Name"].lstrip("/"),
         id=item["Id"],
         image=item["Config"]["Image"],
         running=item["State"]["Running"],
+        command=(*(item["Config"].get("Entrypoint") or ()), *(item["Config"].get("Cmd") or ())),
+        folder=item["Config"].get("WorkingDir") or "",
         labels=item["Config"]["Labels"] or {},
         networks={name: tuple((end or {}).get("Aliases") or ()) for name, end in (item["NetworkSettings"]["Networks"] or {}).items()},
     )

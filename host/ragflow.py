@@ -9,6 +9,13 @@ from host.observe import Container
 SERVICES = ("ragflow", "ragflow-cpu", "ragflow-gpu")
 SERVICE_LABEL = "com.docker.compose.service"
 PROJECT_LABEL = "com.docker.compose.project"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+# RAGFlow's own, and the builds for OpenCloudOS that its compose files name; mirrors put a registry in front.
+REPOSITORIES = ("infiniflow/ragflow", "edwardelric233/ragflow")
+# What every image of RAGFlow's Dockerfile starts, and where: forks keep it, whatever they call their image.
+START, FOLDER = "./entrypoint.sh", "/ragflow"
+# A container that only reads documents in: it answers no questions, so it never asks for a rerank.
+EXECUTOR = re.compile(r"--disable-webserver|(.*/)?entrypoint_task_executor\.sh( .*)?")
 # ragflow-server up to v0.21; <project>-ragflow-cpu-1 (or with '_' by compose v1) since.
 _NAME = re.compile(r"ragflow-server|.+[-_]ragflow(-cpu|-gpu)?[-_]\d+")
 
@@ -18,11 +25,18 @@ class NotFound(Exception):
 
 
 def is_ragflow(container: Container) -> bool:
-    """By compose service, else by image, else by name. ragflow-mysql and the like match none of them."""
+    """By compose service, else by image, else by what it starts, else by name. ragflow-mysql and the like match none of them.
+
+    Two kinds of RAGFlow's containers are left alone, since neither calls a reranker: those of `docker compose run`, gone when their command ends, and task executors.
+    """
+    if container.labels.get(ONE_OFF_LABEL, "").lower() == "true" or any(EXECUTOR.fullmatch(word) for word in container.command):
+        return False
     if container.labels.get(SERVICE_LABEL) in SERVICES:
         return True
     repository = re.sub(r"(:[^:/@]*)?(@sha256:.*)?$", "", container.image)
-    return repository == "infiniflow/ragflow" or repository.endswith("/infiniflow/ragflow") or bool(_NAME.fullmatch(container.name))
+    if any(repository == known or repository.endswith(f"/{known}") for known in REPOSITORIES):
+        return True
+    return (container.folder == FOLDER and container.command[:1] == (START,)) or bool(_NAME.fullmatch(container.name))
 
 
 def find(containers: Iterable[Container], *, named: Sequence[str], own: str) -> list[Container]:

@@ -61,15 +61,15 @@ class Edge:
         """Path of a program on the children's PATH."""
         return shutil.which(program, path=self.env.get("PATH"))
 
-    def run(self, argv: Sequence[str], timeout: float) -> Result:
-        """Runs a program to its end without a terminal, output captured; `timeout` in seconds ends it and its children."""
+    def run(self, argv: Sequence[str], timeout: float, stdin: str = "") -> Result:
+        """Runs a program to its end without a terminal, fed `stdin`, output captured; `timeout` in seconds ends it and its children."""
         try:
             # a session of its own, so that a timeout ends what the program started too
             process = subprocess.Popen(
                 argv,
                 cwd=self.root,
                 env=self.env,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 encoding="utf-8",
@@ -79,7 +79,7 @@ class Edge:
         except OSError as failure:
             return Result(127, err=f"{argv[0]}: {failure.strerror}")
         try:
-            out, err = process.communicate(timeout=timeout)
+            out, err = process.communicate(stdin or None, timeout=timeout)
         except subprocess.TimeoutExpired:
             _end_group(process)
             return Result(124, err=f"no end within {timeout:g} s")

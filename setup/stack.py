@@ -88,8 +88,8 @@ def secret(edge: Edge, program: str, name: str, key: str) -> str:
     return "" if answer.code else answer.out.strip()
 
 
-def render(found: dict[str, Any], name: str) -> str:
-    """The outputs (docs/outputs.md) of the stack, what RAGFlow's form wants, and how to verify."""
+def render(found: dict[str, Any]) -> str:
+    """The outputs (docs/outputs.md) of the stack, and what RAGFlow's form wants."""
     lines = ["Outputs:"]
     width = max(map(len, found), default=0)
     for key, value in found.items():
@@ -100,6 +100,4 @@ def render(found: dict[str, Any], name: str) -> str:
         lines += ["", "In RAGFlow, under Model providers, add a model:"]
         lines += [f"  {label:<10}  {form[key]}" for key, label in FORM.items() if form.get(key)]
         lines.append("then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.")
-    if found.get("verify"):
-        lines += ["", f"Check it any time with: make verify{'' if name == DEFAULT else f' STACK={name}'}"]
     return "\n".join(lines)

@@ -1,10 +1,12 @@
 """The verbs behind `make`: what is done, and in which order."""
 
+import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from setup import daemon, preflight, pulumi, stack, tiers, venv, verify
+from setup import daemon, fit, preflight, pulumi, stack, tiers, venv, verify
 from setup.daemon import Daemon
 from setup.edge import Edge, Refusal, consent
 
@@ -43,7 +45,7 @@ def preview(edge: Edge) -> int:
 
 
 def up(edge: Edge) -> int:
-    """make up: preview, ask, apply, and say what to do in RAGFlow."""
+    """make up: preview, ask, apply, say what to do in RAGFlow, and verify it from inside."""
     _need_somebody(edge, "make up", "make preview")
     ready, healthy = _prepare(edge, may_install=True)
     if not healthy:
@@ -57,7 +59,20 @@ def up(edge: Edge) -> int:
     code = edge.show(ready.command("up", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
     if code:
         return code
-    edge.say("\n" + stack.render(stack.outputs(edge, ready.program, ready.stack), ready.stack))
+    found = stack.outputs(edge, ready.program, ready.stack)
+    edge.say("\n" + stack.render(found))
+    again = f"make verify{'' if ready.stack == stack.DEFAULT else f' STACK={ready.stack}'}"
+    try:
+        right = _verify(edge, ready, found)
+    except Refusal as reason:
+        edge.say(f"Not verified: {reason}")
+        right = False
+    # 0 all the same: what was asked for stands, and a script that took a 1 for a failed up would repeat it or take it away. `make verify` has the 1.
+    edge.say(
+        f"\nCheck it any time with: {again}"
+        if right
+        else f"\nThe stack is up, and not all of it is right: see WRONG above. Check again with: {again}"
+    )
     return 0
 
 
@@ -80,24 +95,15 @@ def down(edge: Edge) -> int:
 
 
 def check(edge: Edge) -> int:
-    """make verify: a rerank from inside each RAGFlow container and from the host, and whether it came out right."""
+    """make verify: a rerank from inside each RAGFlow container and from the host, whether it came out right, and what of RAGFlow's calls fits."""
     name = stack.chosen(edge)
     program = pulumi.ensure(edge, venv.ensure(edge, venv.RUNTIME_LOCK))
     stack.ensure_passphrase(edge)
     stack.select(edge, program, name)
-    found = stack.outputs(edge, program, name).get("verify")
-    commands = [str(command) for command in found] if isinstance(found, list) else []
-    if not Daemon("ready", stack.setting(edge, program, name, "dockerHost")).local:
-        commands = [command for command in commands if command.startswith("docker ")]  # the published port is on that host's loopback
-    if not commands:
-        raise Refusal(
-            f"the stack {name} has nothing to verify: it is not up, or no RAGFlow container is attached and hostPort is 0; run make up first"
-        )
-    if key := stack.secret(edge, program, name, "apiKey"):
-        edge.env["RERANK_API_KEY"] = key  # the commands read it from there, so that it is in no argv
-    shown = verify.run(edge, commands)
-    edge.say(verify.render(shown))
-    return 0 if all(one.right for one in shown) else 1
+    found = stack.outputs(edge, program, name)
+    if not found.get("internalUrl"):
+        raise Refusal(f"the stack {name} has nothing to verify: it is not up; run make up first")
+    return 0 if _verify(edge, Ready(program, name), found) else 1
 
 
 def test(edge: Edge) -> int:
@@ -200,6 +206,36 @@ def _prepare(edge: Edge, *, may_install: bool) -> tuple[Ready, bool]:
     table = preflight.rows(edge, found)
     edge.say(f"The host of {name}:\n{preflight.render(table)}")
     return ready, all(row.level != "fail" for row in table)
+
+
+def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:
+    """Asks, shows what came out and what fits, and returns whether all of it was right."""
+
+    def setting(key: str) -> str:
+        return stack.setting(edge, ready.program, ready.stack, key)
+
+    host = setting("dockerHost")
+    target = verify.Target(
+        url=str(found["internalUrl"]),
+        host_url=str(found.get("hostUrl", "")),
+        model=str(found.get("modelName", "")),
+        key=stack.secret(edge, ready.program, ready.stack, "apiKey"),
+        container=str(found.get("containerName", "")),
+        network=str(found.get("networkName", "")),
+        mode=setting("ragflowMode"),
+        named=json.loads(setting("ragflowContainers") or "[]"),
+        attached=found.get("attachedContainers", []),
+        docker=["docker", *(["--host", host] if host else [])],
+        local=Daemon("ready", host).local,  # else the published port is on that host's loopback
+    )
+    outcome = verify.run(edge, target)
+    edge.say("\nA rerank, asked for from each place:\n" + (verify.render(outcome.shown) or "  there is no place to ask from"))
+    # The mock's speed is no model's.
+    if outcome.right and outcome.tokens_per_second and setting("backend") != "mock":
+        dials = {key: int(setting(key)) for key in ("deadlineSeconds", "minDocumentTokens")}
+        lines = fit.lines(outcome.tokens_per_second, deadline=dials["deadlineSeconds"], least=dials["minDocumentTokens"], engines=outcome.engines)
+        edge.say("\n" + "\n".join(lines))
+    return outcome.right
 
 
 def _adopt(edge: Edge, found: Daemon) -> None:

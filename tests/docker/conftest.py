@@ -1,15 +1,14 @@
 """Stacks of the mock backend on this machine's daemon, applied by tests/support/daemon.py. Each test leaves the daemon as it found it."""
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
 from tests.support import baseimage
 from tests.support.daemon import Done
 from tests.support.place import Place, free_port
+from tests.support.processes import Watch
 
 API_KEY = "sk-rrd-7d1c0a94be35f268"
 
@@ -59,32 +58,9 @@ def deployed(base_image: str) -> Iterator[Deployed]:
     try:
         running, stopped = place.standin("ragflow-cpu-1"), place.standin("ragflow-gpu-1", service="ragflow-gpu", running=False)
         place.config.update(apiKey=API_KEY, hostPort=port)
-        with _Watch() as watch:
+        with Watch() as watch:
             done = place.up()
         yield Deployed(place, API_KEY, port, running, stopped, done, frozenset(watch.seen))
         place.stack.down()
     finally:
         place.remove()
-
-
-class _Watch:
-    """Reads every process's argv, again and again, until it is left."""
-
-    def __enter__(self) -> "_Watch":
-        self.seen: set[str] = set()
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._run)
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def _run(self) -> None:
-        while not self.stop.wait(0.05):
-            for process in Path("/proc").glob("[0-9]*"):
-                try:
-                    self.seen.add((process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
-                except OSError:
-                    continue  # it ended meanwhile

@@ -88,8 +88,8 @@ class Stack:
     state: dict[str, Applied] = field(default_factory=dict)
     built: set[str] = field(default_factory=set)
 
-    def up(self, config: Mapping[str, Any], *, sees: Callable[[observe.Container], bool] = lambda _: True) -> Done:
-        """Observe the host (with the containers that `sees` lets through), run the program, apply what it registers.
+    def up(self, config: Mapping[str, Any], *, sees: Callable[[observe.Container], bool] = lambda _: True, project: Path = ROOT) -> Done:
+        """Observe the host (with the containers that `sees` lets through), run the program of `project`, apply what it registers.
 
         Raises DaemonError where something cannot be applied, and pulumi.RunError where the program refuses.
         """
@@ -97,7 +97,7 @@ class Stack:
         kept = tuple(container for container in seen.containers if sees(container))
         given = observe.Host(**{**vars(seen), "containers": kept})
         run = _Run(self)
-        recorded = recording.run_program(config, given, stack=self.name, monitor=run.monitor)
+        recorded = recording.run_program(config, given, project, stack=self.name, monitor=run.monitor)
         run.finish(recorded)
         return Done(recorded=recorded, changes=run.changes)
 
@@ -245,15 +245,15 @@ class _Run:
         capabilities = given.take("capabilities", {})
         network, *more = given.take("networksAdvanced")
         ports = given.take("ports", [])
-        cpus = float(given.take("cpus"))
+        cpus = float(given.take("cpus", 0))
         given.take("wait"), given.take("mustRun")
         host_config = api.create_host_config(
             network_mode=network["name"],
-            nano_cpus=int(cpus * 1e9),
+            nano_cpus=int(cpus * 1e9) or None,
             mem_limit=int(given.take("memory")) * MIB,
             memswap_limit=int(given.take("memorySwap")) * MIB,
-            shm_size=int(given.take("shmSize")) * MIB,
-            read_only=given.take("readOnly"),
+            shm_size=int(given.take("shmSize", 0)) * MIB or None,
+            read_only=given.take("readOnly", False),
             tmpfs=given.take("tmpfs"),
             cap_drop=capabilities.pop("drops", []),
             cap_add=capabilities.pop("adds", []),
@@ -276,16 +276,17 @@ class _Run:
         # the stubs know one network where the library takes a mapping of them
         networking = api.create_networking_config({network["name"]: api.create_endpoint_config()})  # type: ignore[arg-type]
         health = given.take("healthcheck")
-        arguments = {
+        arguments: dict[str, Any] = {
             "name": given.take("name"),
             "image": given.take("image"),
             "command": given.take("command"),
             "hostname": given.take("hostname"),
             "user": given.take("user"),
             "labels": _labels(given.take("labels")),
-            "stop_timeout": int(given.take("stopTimeout")),
+            "stop_timeout": int(given.take("stopTimeout", 10)),
             "ports": [int(port["internal"]) for port in ports],
-            "healthcheck": {
+            "healthcheck": health
+            and {
                 "test": health["tests"],
                 "interval": _nanoseconds(health["interval"]),
                 "timeout": _nanoseconds(health["timeout"]),

@@ -39,9 +39,10 @@ class Place:
         return self.stack.up({**self.config, **overrides}, sees=self.sees)
 
     def standin(self, suffix: str = "ragflow-cpu-1", **options: Any) -> str:
-        """Name of a stand-in of this place, made anew where it exists. `options` as of ragflow.start."""
+        """Name of a stand-in of this place, made anew where it exists. `options` as of ragflow.start; its labels come beside this place's."""
         name = f"{self.token}-{suffix}"
-        ragflow.start(self.client, name, image=self.base, labels=self.labels, **{"project": self.token, **options})
+        labels = {**self.labels, **options.pop("labels", {})}
+        ragflow.start(self.client, name, image=self.base, labels=labels, **{"project": self.token, **options})
         return name
 
     def made_by_hand(self, network: str) -> str:

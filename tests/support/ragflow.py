@@ -21,11 +21,20 @@ def start(
     project: str = "docker",
     service: str = "ragflow-cpu",
     running: bool = True,
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> str:
-    """Id of a stand-in as compose makes one, anew where the name is taken. `running` False: it ran and stopped. `service` '': no compose labels."""
+    """Id of a stand-in as compose makes one, anew where the name is taken. `running` False: it ran and stopped. `service` '': no compose labels.
+
+    `arguments` stand in its command line, and nobody reads them.
+    """
     remove(client, name)
     compose = {"com.docker.compose.project": project, "com.docker.compose.service": service} if service else {}
-    made = client.containers.create(image, ["sleep", "86400"], name=name, network=network, init=True, labels={**compose, **labels})
+    # By its path, so that a stand-in may have a PATH without any program.
+    command = ["/bin/sh", "-c", "exec /bin/sleep 86400", *arguments] if arguments else ["/bin/sleep", "86400"]
+    made = client.containers.create(
+        image, command, name=name, network=network, init=True, labels={**compose, **labels}, environment=dict(environment or {})
+    )
     made.start()
     if not running:
         made.stop(timeout=0)

@@ -18,7 +18,9 @@ NETWORKS = [
 ]
 CONTAINERS = [
     {
-        "Name": "/docker-ragflow-cpu-1", "Id": "c1", "Image": "sha256:abc", "Config": {"Image": "infiniflow/ragflow:v0.27.0", "Labels": {"a": "b"}},
+        "Name": "/docker-ragflow-cpu-1", "Id": "c1", "Image": "sha256:abc", "Config": {
+            "Image": "infiniflow/ragflow:v0.27.0", "Labels": {"a": "b"}, "Entrypoint": ["./entrypoint.sh"], "Cmd": ["--workers=2"], "WorkingDir": "/ragflow",
+        },
         "State": {"Running": True}, "NetworkSettings": {"Networks": {"docker_ragflow": {"Aliases": ["ragflow-cpu", "c1"]},
         "docker-ragflow": {"Aliases": None}}},
     },
@@ -69,6 +71,7 @@ def test_a_host_is_read_whole() -> None:
         containers=(
             Container(
                 name="docker-ragflow-cpu-1", id="c1", image="infiniflow/ragflow:v0.27.0", labels={"a": "b"},
+                command=("./entrypoint.sh", "--workers=2"), folder="/ragflow",
                 networks={"docker_ragflow": ("ragflow-cpu", "c1"), "docker-ragflow": ()},
             ),
             Container(name="old", id="c2", image="debian", running=False),

@@ -11,6 +11,7 @@ from host.ragflow import NotFound
 from tests.unit.builders import a_container, a_ragflow
 
 OWN = "ragflow-vllm-reranker"
+ONE_OFF = "com.docker.compose.oneoff"
 
 
 def compose(service: str, project: str = "docker") -> dict[str, str]:
@@ -38,6 +39,17 @@ RAGFLOWS: list[tuple[str, Container]] = [
     ("built by hand, known by its name", a_container("docker-ragflow-cpu-1", image="mine:1")),
     ("built by hand, known by compose v1's name", a_container("docker_ragflow_1", image="mine:1")),
     ("stopped", a_ragflow(running=False)),
+    ("a service that compose started, not one-off", a_ragflow(labels={**compose("ragflow-cpu"), ONE_OFF: "False"})),
+    ("a proxy that caches Docker Hub", a_container("kb", image="harbor.example/hub/docker.io/infiniflow/ragflow:v0.27.0")),
+    ("the build for OpenCloudOS", a_container("kb", image="edwardelric233/ragflow:oc9")),
+    ("that build by a mirror", a_container("kb", image="docker.m.example/edwardelric233/ragflow:oc9")),
+    ("somebody's fork", a_container("kb", image="ghcr.io/somebody/ragflow:main", command=("./entrypoint.sh",), folder="/ragflow")),
+    (
+        "a build of one's own under any name",
+        a_container("kb", image="kb-prod:7", command=("./entrypoint.sh", "--enable-adminserver"), folder="/ragflow"),
+    ),
+    ("one that serves and reads in", a_ragflow(command=("./entrypoint.sh", "--workers=4", "--host-id=a"), folder="/ragflow")),
+    ("one that only serves", a_ragflow(command=("./entrypoint.sh", "--disable-taskexecutor"), folder="/ragflow")),
 ]
 
 OTHERS: list[tuple[str, Container]] = [
@@ -61,6 +73,35 @@ OTHERS: list[tuple[str, Container]] = [
     ("an owner whose name only ends so", a_container("kb", image="notinfiniflow/ragflow:v1")),
     ("a sidecar", a_container("ragflow-server-backup", image="backup:1")),
     ("another stack's reranker", a_container("ragflow-mock-reranker", image="sha256:1")),
+    (
+        "docker compose run",
+        a_container("docker-ragflow-cpu-run-1f2e3d", image="infiniflow/ragflow:v0.27.0", labels={**compose("ragflow-cpu"), ONE_OFF: "True"}),
+    ),
+    (
+        "docker compose run with a name of its own",
+        a_container("docker-ragflow-cpu-1", image="infiniflow/ragflow:v0.27.0", labels={**compose("ragflow-cpu"), ONE_OFF: "True"}),
+    ),
+    (
+        "a task executor as the example in RAGFlow's compose file starts it",
+        a_container(
+            "docker-executor-1",
+            image="infiniflow/ragflow:v0.27.0",
+            labels=compose("executor"),
+            command=("/ragflow/entrypoint_task_executor.sh", "1", "3"),
+            folder="/ragflow",
+        ),
+    ),
+    ("that one by a shell", a_container("kb", image="infiniflow/ragflow:v0.21.1", command=("sh", "entrypoint_task_executor.sh"), folder="/ragflow")),
+    (
+        "a task executor by today's flags",
+        a_ragflow("docker-ragflow-cpu-2", command=("./entrypoint.sh", "--disable-webserver", "--workers=2"), folder="/ragflow"),
+    ),
+    ("somebody's other image of the same last name", a_container("kb", image="mcp/ragflow:latest", command=("python3", "server.py"), folder="/app")),
+    ("an image that starts such a script elsewhere", a_container("kb", image="kb:1", command=("./entrypoint.sh",), folder="/app")),
+    ("a shell in RAGFlow's folder", a_container("kb", image="kb:1", command=("bash",), folder="/ragflow")),
+    ("RAGFlow's base image", a_container("kb", image="infiniflow/ragflow-base:v2.1", command=("bash",), folder="/ragflow")),
+    ("RAGFlow's vision service", a_container("docker-deepdoc-1", image="deepdoc_oss:latest", labels=compose("deepdoc"))),
+    ("MySQL in a namespace called ragflow", a_container("kb", image="registry.example/ragflow/mysql:8")),
 ]
 
 
@@ -96,6 +137,19 @@ def test_our_own_container_is_never_found_even_where_its_name_or_image_fits() ->
 def test_all_of_them_are_found_by_name_in_order() -> None:
     host = [a_ragflow("kb-ragflow-cpu-1"), a_container("ragflow-mysql"), a_ragflow(), a_container(OWN), a_container("ragflow-server", running=False)]
     assert [container.name for container in ragflow.find(host, named=[], own=OWN)] == ["docker-ragflow-cpu-1", "kb-ragflow-cpu-1", "ragflow-server"]
+
+
+def test_two_ragflows_of_projects_of_any_name_are_both_found() -> None:
+    host = [
+        a_ragflow("team-a-ragflow-cpu-1", labels=compose("ragflow-cpu", "team-a")),
+        a_ragflow("legal_ragflow_1", labels=compose("ragflow", "legal")),
+    ]
+    assert [container.name for container in ragflow.find(host, named=[], own=OWN)] == ["legal_ragflow_1", "team-a-ragflow-cpu-1"]
+
+
+def test_an_executor_that_is_named_is_taken_all_the_same() -> None:
+    executor = a_ragflow("executor", command=("./entrypoint.sh", "--disable-webserver"))
+    assert ragflow.find([executor, a_ragflow()], named=["executor"], own=OWN) == [executor]
 
 
 def test_named_containers_are_taken_instead_of_found_ones_whatever_they_are() -> None:

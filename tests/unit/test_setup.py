@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from setup import daemon, preflight, pulumi, stack, tiers, venv
+from setup import daemon, fit, preflight, pulumi, stack, tiers, venv
 from setup.edge import GIB, Edge, Refusal, Result, consent
 from setup.verbs import VERBS, main
 
@@ -27,6 +27,9 @@ REFUSED = Result(1, "", "Cannot connect to the Docker daemon at unix:///var/run/
 OUTPUTS = {
     "internalUrl": "http://ragflow-vllm-reranker:8000/v1",
     "hostUrl": "",
+    "modelName": "qwen3-reranker-0.6b",
+    "networkName": "docker-ragflow",
+    "containerName": "ragflow-vllm-reranker",
     "attachedContainers": ["ragflow-cpu"],
     "composeOverride": "services: {}\n",
     "ragflow": {
@@ -40,6 +43,35 @@ OUTPUTS = {
     },
     "verify": ["curl -fsS http://127.0.0.1:8123/health"],
 }
+
+
+LISTED = {"object": "list", "data": [{"id": "qwen3-reranker-0.6b"}]}
+RANKED = {"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]}
+REPORT = {
+    "proxy": [],
+    "no_proxy": "",
+    "addresses": ["172.18.0.2"],
+    "models": {"status": 200, "text": json.dumps(LISTED), "failure": ""},
+    "rerank": {"status": 200, "text": json.dumps(RANKED), "failure": "", "unhealthy": "", "seconds": 0.21},
+    "tokens_per_second": 640.0,
+}
+
+
+def described(name: str, *, service: str = "", networks: Sequence[str] = ("docker-ragflow",), state: str = "running") -> dict[str, object]:
+    """A container as `docker container inspect` describes it."""
+    return {
+        "Name": f"/{name}",
+        "Id": f"id-of-{name}",
+        "Image": f"sha256:{name}",
+        "Config": {"Image": "any:1", "Labels": {"com.docker.compose.service": service} if service else {}, "Env": ["A=b"]},
+        "State": {"Running": state == "running", "Status": state},
+        "HostConfig": {"NetworkMode": "docker_ragflow"},
+        "NetworkSettings": {"Networks": {network: {"Aliases": None, "IPAddress": "172.18.0.2"} for network in networks}},
+    }
+
+
+GPU = "http://gpu.example:8000/v1"
+EXTERNAL = Result(0, json.dumps(OUTPUTS | {"internalUrl": GPU, "hostUrl": GPU, "containerName": "", "networkName": "", "attachedContainers": []}))
 
 
 class Machine(Edge):
@@ -61,11 +93,20 @@ class Machine(Edge):
             "docker context inspect": Result(0, daemon.SOCKET + "\n"),
             "config get backend": Result(0, "cpu\n"),
             "config get dockerHost": Result(0, "\n"),
+            "config get apiKey": Result(0, "\n"),
+            "config get ragflowMode": Result(0, "attach\n"),
+            "config get ragflowContainers": Result(0, "[]\n"),
+            "config get deadlineSeconds": Result(0, "25\n"),
+            "config get minDocumentTokens": Result(0, "192\n"),
+            "container ls": Result(0, "c1\nc2\n"),
+            "container inspect": Result(0, json.dumps([described("ragflow-vllm-reranker"), described("ragflow-cpu", service="ragflow-cpu")])),
+            "docker exec": Result(0, json.dumps(REPORT)),
             "stack output": Result(0, json.dumps(OUTPUTS)),
             "-m venv": self._make_venv,
         }
         self.codes: dict[str, int] = {}
         self.ran: list[str] = []
+        self.fed: list[str] = []
         self.shown: list[str] = []
         self.started: list[str] = []
         self.ended: list[int] = []
@@ -80,8 +121,9 @@ class Machine(Edge):
         (self.root / ".venv/bin/python").touch()
         return Result(0)
 
-    def run(self, argv: Sequence[str], timeout: float) -> Result:
+    def run(self, argv: Sequence[str], timeout: float, stdin: str = "") -> Result:
         assert timeout > 0
+        self.fed.append(stdin)
         # paths shortened to their last part, so that the tests read as a person types
         words = [Path(word).name if word.startswith(str(self.root.parent)) else word for word in argv]
         line = " ".join(words)
@@ -804,12 +846,25 @@ def test_up_prepares_in_order_previews_asks_applies_and_says_what_ragflow_wants(
         "docker context inspect --format {{.Endpoints.docker.Host}}",
         "docker info --format {{json .}}",
         "/bin/pulumi stack output --json --stack laptop --non-interactive",
+        "/bin/pulumi config get dockerHost --stack laptop --non-interactive",
+        "/bin/pulumi config get apiKey --stack laptop --non-interactive",
+        "/bin/pulumi config get ragflowMode --stack laptop --non-interactive",
+        "/bin/pulumi config get ragflowContainers --stack laptop --non-interactive",
+        "docker container ls --all --quiet --no-trunc",
+        "docker container inspect c1 c2",
+        "docker exec --interactive id-of-ragflow-cpu python3 -",
+        "/bin/pulumi config get backend --stack laptop --non-interactive",
+        "/bin/pulumi config get deadlineSeconds --stack laptop --non-interactive",
+        "/bin/pulumi config get minDocumentTokens --stack laptop --non-interactive",
     ]
     assert machine.shown == ["pulumi preview --stack laptop", "pulumi up --stack laptop --yes --skip-preview"]
     assert machine.questions == ["Apply this to the stack laptop? [y/N] "]
-    assert machine.said[-1] == (
+    assert machine.said[-4] == (
         "\nOutputs:\n"
         "  internalUrl         http://ragflow-vllm-reranker:8000/v1\n"
+        "  modelName           qwen3-reranker-0.6b\n"
+        "  networkName         docker-ragflow\n"
+        "  containerName       ragflow-vllm-reranker\n"
         '  attachedContainers  ["ragflow-cpu"]\n'
         "\n"
         "In RAGFlow, under Model providers, add a model:\n"
@@ -819,10 +874,29 @@ def test_up_prepares_in_order_previews_asks_applies_and_says_what_ragflow_wants(
         "  Base URL    http://ragflow-vllm-reranker:8000/v1\n"
         "  API key     [secret]\n"
         "  Max tokens  4096\n"
-        "then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.\n"
-        "\n"
-        "Check it any time with: make verify"
+        "then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more."
     )
+    assert machine.said[-3:] == [
+        "\nA rerank, asked for from each place:\n  right  inside ragflow-cpu  the document about Paris scored 0.900, the other 0.100, in 0.21 s",
+        "\n" + "\n".join(fit.lines(640.0, deadline=25, least=192, engines={"ragflow-cpu": ""})),
+        "\nCheck it any time with: make verify",
+    ]
+
+
+def test_an_up_whose_verification_fails_stands_and_says_so_last(machine: Machine) -> None:
+    machine.env["YES"] = "1"
+    machine.answers["docker exec"] = Result(0, json.dumps(REPORT | {"rerank": SWAPPED}))
+    assert main(["up"], machine) == 0
+    assert "  WRONG  inside ragflow-cpu  " in machine.said[-2]
+    assert machine.said[-1] == "\nThe stack is up, and not all of it is right: see WRONG above. Check again with: make verify"
+
+
+def test_an_up_that_cannot_be_verified_stands_and_says_why(machine: Machine) -> None:
+    machine.env |= {"YES": "1", "STACK": "home-server"}
+    machine.answers["container ls"] = Result(1, "", "Cannot connect to the Docker daemon")
+    assert main(["up"], machine) == 0
+    assert machine.said[-2] == "Not verified: Docker does not answer: Cannot connect to the Docker daemon; run this again"
+    assert machine.said[-1].endswith("make verify STACK=home-server")
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
@@ -920,9 +994,9 @@ def test_the_stacks_docker_host_is_the_one_that_is_looked_at(machine: Machine) -
 def test_an_external_service_needs_no_docker(machine: Machine) -> None:
     machine.installed -= {"docker"}
     machine.env["YES"] = "1"
-    machine.answers["config get backend"] = Result(0, "external\n")
+    machine.answers |= {"config get backend": Result(0, "external\n"), "stack output": EXTERNAL, "python3 -": Result(0, json.dumps(REPORT))}
     assert main(["up"], machine) == 0
-    assert not [line for line in machine.ran if "docker" in line]
+    assert not [line for line in machine.ran if "docker" in line and "dockerHost" not in line]
 
 
 def test_a_setting_that_pulumi_refuses_ends_in_its_words(machine: Machine) -> None:
@@ -996,70 +1070,69 @@ def test_the_benchmark_runs_on_the_daemon_that_was_found_with_the_arguments_of_i
     assert any(line.endswith("requirements-dev.lock") for line in machine.ran)
 
 
-INSIDE = "docker exec ragflow-cpu sh -c 'curl -fsS http://ragflow-vllm-reranker:8000/v1/rerank'"
-FROM_HOST = "curl -fsS http://127.0.0.1:8123/v1/rerank"
-RIGHT = Result(0, json.dumps({"results": [{"index": 0, "relevance_score": 0.9}, {"index": 1, "relevance_score": 0.1}]}))
-SWAPPED = Result(0, json.dumps({"results": [{"index": 1, "relevance_score": 0.9}, {"index": 0, "relevance_score": 0.1}]}))
-
-
-def verifying(machine: Machine, *commands: str) -> None:
-    machine.answers |= {"stack output": Result(0, json.dumps(OUTPUTS | {"verify": list(commands)})), "config get apiKey": Result(0, "\n")}
+SWAPPED = {**REPORT["rerank"], "text": json.dumps({"results": [{"index": 1, "relevance_score": 0.1}, {"index": 0, "relevance_score": 0.9}]})}  # type: ignore[dict-item]
+PUBLISHED = Result(0, json.dumps(OUTPUTS | {"hostUrl": "http://127.0.0.1:8123/v1"}))
 
 
 def test_verify_asks_from_every_place_and_says_which_came_out_right(machine: Machine) -> None:
-    verifying(machine, INSIDE, FROM_HOST)
-    machine.answers |= {"sh -c docker exec": RIGHT, "sh -c curl": SWAPPED}
+    machine.answers |= {"stack output": PUBLISHED, "python3 -": Result(0, json.dumps(REPORT | {"rerank": SWAPPED}))}
     assert main(["verify"], machine) == 1
     assert machine.said[-1] == (
-        "  right  inside ragflow-cpu  the document about Paris scored 0.900, the other 0.100\n"
-        "  WRONG  the Docker host     the document about Paris scored 0.100, the other 0.900: the wrong one comes first; the container's log says why"
+        "\nA rerank, asked for from each place:\n"
+        "  right  inside ragflow-cpu  the document about Paris scored 0.900, the other 0.100, in 0.21 s\n"
+        "  WRONG  the Docker host     the document about Paris scored 0.100, the other 0.900: the wrong one comes first; "
+        "docker logs ragflow-vllm-reranker says why"
     )
 
 
-def test_verify_succeeds_where_all_came_out_right(machine: Machine) -> None:
-    verifying(machine, INSIDE)
-    machine.answers["sh -c docker exec"] = RIGHT
+def test_verify_ends_with_what_fits_where_all_came_out_right(machine: Machine) -> None:
     assert main(["verify"], machine) == 0
+    assert machine.said[-1].startswith("\nThe fit, at the 640 tokens/s that this reranker has learned, within deadlineSeconds 25:\n")
+    assert len(machine.said[-1].strip().splitlines()) == 5
 
 
-@pytest.mark.parametrize(("answer", "said"), [
-    (Result(6, "", "curl: (6) Could not resolve host: ragflow-vllm-reranker"), "it is not on the reranker's network: run make up again"),
-    (Result(7, "", "curl: (7) Failed to connect to port 8000: Connection refused"), "the reranker is starting or stopped: docker ps shows it"),
-    (Result(22, "", "curl: (22) The requested URL returned error: 503"), "the reranker is busy or not well: its /health says why"),
-    (Result(22, "", "curl: (22) The requested URL returned error: 403"), "apiKey of the stack is another than the reranker's: run make up again"),
-    (Result(1, "", "Error: No such container: ragflow-cpu"), "it was removed or re-created: run make up again"),
-    (Result(127, "", "sh: 1: curl: not found"), "that container has no curl: call the URL from it in another way"),
-    (Result(124, "", "no end within 120 s"), "no end within 120 s"),
-    (Result(0, "<html>"), "no rerank answer: <html>"),
-    (Result(0, '{"results": [{"index": 0, "relevance_score": 1}]}'), "no rerank answer"),
-])  # fmt: skip
-def test_verify_says_what_failed_and_what_to_do(machine: Machine, answer: Result, said: str) -> None:
-    verifying(machine, INSIDE)
-    machine.answers["sh -c docker exec"] = answer
-    assert main(["verify"], machine) == 1
-    assert machine.said[-1].startswith("  WRONG  inside ragflow-cpu  ")
-    assert said in machine.said[-1]
-
-
-def test_verify_hands_the_key_over_in_the_environment_and_in_no_argv(machine: Machine) -> None:
-    verifying(machine, INSIDE)
-    machine.answers |= {"sh -c docker exec": RIGHT, "config get apiKey": Result(0, "sk-s3cret\n")}
+def test_verify_says_nothing_of_the_mocks_speed(machine: Machine) -> None:
+    machine.answers["config get backend"] = Result(0, "mock\n")
     assert main(["verify"], machine) == 0
-    assert machine.env["RERANK_API_KEY"] == "sk-s3cret"
-    assert "s3cret" not in "".join(machine.ran) + machine.text
+    assert "The fit" not in machine.text
 
 
-def test_verify_asks_a_remote_hosts_loopback_for_nothing(machine: Machine) -> None:
-    verifying(machine, INSIDE, FROM_HOST)
-    machine.answers |= {"sh -c docker exec": RIGHT, "config get dockerHost": Result(0, "ssh://me@nas\n")}
+def test_verify_hands_the_key_over_by_standard_input_and_in_no_argv(machine: Machine) -> None:
+    machine.answers["config get apiKey"] = Result(0, "sk-s3cret\n")
     assert main(["verify"], machine) == 0
-    assert [line for line in machine.ran if line.startswith("sh -c")] == [f"sh -c {INSIDE}"]
+    assert "s3cret" not in "".join(machine.ran) + machine.text + "".join(machine.env.values())
+    assert [line for line, fed in zip(machine.ran, machine.fed, strict=True) if "sk-s3cret" in fed] == [
+        "docker exec --interactive id-of-ragflow-cpu python3 -"
+    ]
+
+
+def test_verify_asks_a_remote_hosts_docker_and_its_loopback_for_nothing(machine: Machine) -> None:
+    machine.answers |= {"stack output": PUBLISHED, "config get dockerHost": Result(0, "ssh://me@nas\n"), " exec ": Result(0, json.dumps(REPORT))}
+    assert main(["verify"], machine) == 0
+    assert [line for line in machine.ran if line.endswith("python3 -")] == [
+        "docker --host ssh://me@nas exec --interactive id-of-ragflow-cpu python3 -"
+    ]
+
+
+def test_verify_of_an_external_service_asks_it_from_here_alone(machine: Machine) -> None:
+    machine.installed -= {"docker"}
+    machine.answers |= {"stack output": EXTERNAL, "python3 -": Result(0, json.dumps(REPORT)), "config get backend": Result(0, "external\n")}
+    assert main(["verify"], machine) == 0
+    assert [line for line in machine.ran if "docker" in line and "dockerHost" not in line] == []
+    assert "  right  this machine  " in machine.text
 
 
 def test_verify_says_where_there_is_nothing_to_verify(machine: Machine) -> None:
-    verifying(machine)
+    machine.answers["stack output"] = Result(0, "{}")
     assert main(["verify"], machine) == 1
-    assert machine.said[-1].startswith("error: the stack laptop has nothing to verify")
+    assert machine.said[-1] == "error: the stack laptop has nothing to verify: it is not up; run make up first"
+
+
+def test_verify_without_a_daemon_says_what_to_do(machine: Machine) -> None:
+    machine.answers |= {"container ls": REFUSED, "docker info": REFUSED}
+    assert main(["verify"], machine) == 1
+    assert machine.said[-1].startswith("error: Docker does not answer: Cannot connect to the Docker daemon")
+    assert "; install and start it: " in machine.said[-1]
 
 
 def test_every_make_target_is_a_verb_and_the_usage_names_it(machine: Machine) -> None:
