@@ -23,7 +23,7 @@ def second_reranker(
         s,
         container_name=f"{s.container_name}-code",
         instruction="Given a question about a program, retrieve code that answers it",
-        deadline_seconds=min(10, s.deadline_seconds),
+        deadline_seconds=min(5, s.deadline_seconds),
         host_port=0,
     )
     fits.check(other, host, owner)

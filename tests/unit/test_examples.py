@@ -50,7 +50,7 @@ def test_the_second_reranker_shares_image_network_and_model_and_has_its_own_name
     assert {mount["source"] for mount in second["mounts"]} - set(shared) == {"ragflow-vllm-reranker-code-cache", "ragflow-vllm-reranker-code-key"}
     assert [new for old, new in zip(first["command"], second["command"], strict=True) if old != new] == [
         "Given a question about a program, retrieve code that answers it",
-        "10",
+        "5",
     ]
     assert recorded.exports["secondUrl"] == "http://ragflow-vllm-reranker-code:8000/v1"
 
