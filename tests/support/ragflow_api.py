@@ -2,12 +2,14 @@
 
     ragflow = RagflowApi("v0.27.0", verify=lambda *_: "")      # in process: ragflow.send(key) is a transport
     with served(ragflow) as url: ...                           # over HTTP on loopback
+    python3 -m tests.support.ragflow_api v0.27.0               # in a container of its own, on port 9380
 
 It holds one tenant. What a person does in the page is done to `instances`, `table`, `chats` and `default` directly.
 """
 
 import json
 import re
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -382,3 +384,8 @@ def served(ragflow: RagflowApi, host: str = "127.0.0.1", port: int = 0) -> Itera
         server.shutdown()
         server.server_close()
         thread.join(timeout=10)
+
+
+if __name__ == "__main__":
+    with served(RagflowApi(sys.argv[1], providers={"VLLM"}, instances=[Instance("theirs", "k")]), host="0.0.0.0", port=9380):
+        threading.Event().wait()
