@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from registration.standing import chats_using, look
 from registration.transport import Answer, Unreachable
 from registration.verbs import CannotRegister, register, unregister
 from tests.support.ragflow_api import KEY, Instance, Model, RagflowApi
+from tests.support.recording import ROOT
 
 NAME, MODEL, URL = "ragflow-vllm-reranker", "qwen3-reranker-0.6b", "http://ragflow-vllm-reranker:8000/v1"
 RERANK_KEY = "sk-a-key-that-nobody-sees"
@@ -454,3 +457,11 @@ def test_no_key_shows_in_what_a_call_or_a_place_looks_like() -> None:
 
 def test_an_id_is_empty_where_the_stack_enters_nothing() -> None:
     assert [model_id(generation, ENTRY) for generation in Generation] == ["", *(IDS[version] for version in ("v0.24.0", "v0.26.4", "v0.27.0"))]
+
+
+def test_it_needs_nothing_but_pythons_own_library() -> None:
+    look_up = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import registration.__main__; print(*sorted({'pulumi', 'requests', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-I", "-c", look_up, str(ROOT)], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == ""
