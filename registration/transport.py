@@ -4,9 +4,8 @@ import http.client
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from host.docker import Docker, DockerError, NoDocker
@@ -28,10 +27,8 @@ class Answer:
     text: str
 
 
-class Transport(Protocol):
-    """Sends one call and gives the answer. Raises Unreachable."""
-
-    def __call__(self, call: Call) -> Answer: ...
+# Sends one call and gives the answer. Raises Unreachable.
+Transport = Callable[[Call], Answer]
 
 
 def transport(place: Place, *, seconds: float = SECONDS, surroundings: Mapping[str, str] | None = None) -> Transport:

@@ -580,6 +580,7 @@ def test_what_was_found_is_a_change_and_nothing_found_is_none() -> None:
 def test_another_place_name_or_model_is_another_entry_and_the_old_one_goes_first() -> None:
     assert entered().delete_before_replace
     triggers = entered().inputs["triggers"]
+    change: dict[str, Any]
     for change in ({"url": "http://other"}, {"container": "ragflow"}, {"instance": "mine"}, {"model": "other-reranker"}):
         assert entered(**change).inputs["triggers"] != triggers
     for change in ({"base_url": "http://other/v1"}, {"max_tokens": 1}, {"default": "tenant"}, {"reranker_key": "another-key"}, {"found": "gone"}):
