@@ -6,14 +6,15 @@ import sys
 import pulumi
 import pulumi_docker as docker
 
-from components import ModelVolume, RagflowAttachment, Reranker, RerankerImage, SharedNetwork
+from components import ModelVolume, RagflowAttachment, RagflowRegistration, Reranker, RerankerImage, SharedNetwork
 from config import fits
 from config.read import read_settings
 from config.settings import Settings, SettingsError
-from host import labels
+from host import labels, registered
 from host.external import ExternalArgs, ExternalError, verify
 from host.observe import HostError, observe
 from host.ragflow import NotFound
+from host.registered import NotRegistrable
 from plan import outputs, plan
 
 SAID = 32  # exit status by which the engine knows that the program has said why; with any other it adds "an unhandled error occurred"
@@ -26,12 +27,13 @@ def external(s: Settings) -> dict[str, pulumi.Input[object]]:
 
 
 def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
-    """Network, image, model -> reranker -> RAGFlow, on the stack's Docker host."""
+    """Network, image, model -> reranker -> RAGFlow's containers and, where asked for, its list of models."""
     owner = labels.owner(pulumi.get_project(), pulumi.get_stack())
     host = observe(s.docker_host)
     fits.check(s, host, owner)
     planned = plan(s, host, owner)
-    for sentence in planned.warnings:
+    held = registered.observe(planned.place, planned.entry, surroundings=planned.reach) if s.ragflow_url else None
+    for sentence in [*planned.warnings, *([held.warning] if held and held.warning else [])]:
         pulumi.log.warn(sentence)
     opts = pulumi.ResourceOptions(providers=[docker.Provider("host", host=host.endpoint)])
 
@@ -40,9 +42,11 @@ def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
     model = ModelVolume("model", planned.model(image), opts) if planned.has_model else None
     reranker = Reranker("reranker", planned.reranker(image, network, model), opts)
     ragflow = RagflowAttachment("ragflow", planned.ragflow(network), opts)
+    registration = RagflowRegistration("registration", planned.registration(reranker, ragflow, held), opts) if held else None
     return outputs(
         s,
         model=s.model_slug,
+        model_id=registration.model_id if registration else "",
         internalUrl=reranker.internal_url,
         hostUrl=reranker.host_url,
         networkName=network.network_name,
@@ -59,6 +63,6 @@ try:
     settings = read_settings()
     for name, value in (external if settings.backend == "external" else deployed)(settings).items():
         pulumi.export(name, value)
-except (SettingsError, HostError, NotFound, ExternalError) as refusal:
+except (SettingsError, HostError, NotFound, NotRegistrable, ExternalError) as refusal:
     pulumi.log.error(str(refusal))
     sys.exit(SAID)

@@ -8,19 +8,34 @@ from typing import Any
 
 import pulumi
 
-from components import ImageArgs, ModelArgs, ModelVolume, NetworkArgs, RagflowArgs, RerankerArgs, RerankerImage, SharedNetwork
+from components import (
+    ImageArgs,
+    ModelArgs,
+    ModelVolume,
+    NetworkArgs,
+    RagflowArgs,
+    RagflowAttachment,
+    RegistrationArgs,
+    Reranker,
+    RerankerArgs,
+    RerankerImage,
+    SharedNetwork,
+)
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
-from config.settings import Settings
+from components.reranker import internal_url
+from config.settings import CONTAINER, Settings
 from host import labels, ragflow
 from host.docker import environment
 from host.observe import Container, Host
+from host.registered import Registered
+from registration.entry import KEY_PLACEHOLDER, PROVIDER, Entry, Place
 from serving import dials
 from serving.launch import options
 from serving.options import ServiceOptions
 
 NO_RAGFLOW = "no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers"
-KEY_PLACEHOLDER = "x"  # RAGFlow's client refuses an empty key, and any other will do where none is asked for
+INSIDE_RAGFLOW = "http://127.0.0.1:9380"  # its API, seen from its own container, whatever port the host publishes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +155,51 @@ class Plan:
             containers=self.attached, network_name=network.network_name, observed_network=self.network_name, owner=self.owner, environment=self.reach
         )
 
+    @property
+    def entry(self) -> Entry:
+        """What RAGFlow is to hold of the reranker."""
+        s = self.settings
+        return Entry(
+            instance=s.container_name,
+            model=s.model_slug,
+            base_url=internal_url(s.container_name),
+            max_tokens=s.max_model_len,
+            api_key=s.api_key,
+            default=s.ragflow_default == "tenant",
+        )
+
+    @property
+    def place(self) -> Place:
+        """Where RAGFlow takes it. Raises ragflow.NotFound where its container is asked for and there is not one alone."""
+        s = self.settings
+        if s.ragflow_url != CONTAINER:
+            return Place(url=s.ragflow_url.rstrip("/"), key=s.ragflow_api_key)
+        running = [container for container in self.ragflows if container.running] or self.ragflows
+        if len(running) != 1:
+            seen = ", ".join(container.name for container in running) or "none"
+            raise ragflow.NotFound(
+                f"ragflowUrl: 'container' needs one RAGFlow container on this host, and there is {seen}; start RAGFlow, name one in ragflowContainers, or set "
+                "the address of its API"
+            )
+        return Place(url=INSIDE_RAGFLOW, container=running[0].name, key=s.ragflow_api_key)
+
+    def registration(self, reranker: Reranker, attachment: RagflowAttachment, registered: Registered) -> RegistrationArgs:
+        place, entry = self.place, self.entry
+        return RegistrationArgs(
+            url=place.url,
+            container=place.container,
+            instance=entry.instance,
+            model=entry.model,
+            base_url=reranker.internal_url,
+            max_tokens=entry.max_tokens,
+            default=self.settings.ragflow_default,
+            found=registered.found,
+            ragflow_key=place.key,
+            reranker_key=entry.api_key,
+            needs=[reranker.healthy, attachment],
+            environment=self.reach,
+        )
+
     def compose_override(self) -> str:
         """What attaches RAGFlow for good; empty where the reranker joins its network instead."""
         return "" if self.settings.ragflow_mode == "join" else ragflow.compose_override(self.ragflows, self.settings.network_name)
@@ -226,15 +286,16 @@ def model_target(s: Settings) -> str:
     return f"/models/{s.model_slug}"
 
 
-def ragflow_form(s: Settings, base_url: str, model: str) -> dict[str, str]:
-    """What RAGFlow's 'add model' form wants, field by field, and its older configuration snippet."""
+def ragflow_form(s: Settings, base_url: str, model: str, model_id: str = "") -> dict[str, str]:
+    """What RAGFlow's 'add model' form wants, field by field, and its older configuration snippet. `model_id`: how it is named where the stack entered it."""
     return {
-        "factory": "VLLM",
+        "factory": PROVIDER,
         "modelType": "rerank",
         "modelName": model,
         "baseUrl": base_url,
         "apiKey": "the value of apiKey (pulumi config get apiKey)" if s.api_key else KEY_PLACEHOLDER,
         "maxTokens": str(s.max_model_len),
+        "modelId": model_id,
         "snippet": f"reranker:\n  provider: vllm\n  api_base: {base_url}\n  model: {model}\n",
     }
 
@@ -251,14 +312,14 @@ def verify_commands(s: Settings, *, attached: Sequence[str], base_url: str, host
     return commands + ([f"{call} {host_url}/rerank"] if host_url else [])
 
 
-def outputs(s: Settings, *, model: str, **seen: pulumi.Input[Any]) -> dict[str, pulumi.Input[Any]]:
+def outputs(s: Settings, *, model: str, model_id: pulumi.Input[str] = "", **seen: pulumi.Input[Any]) -> dict[str, pulumi.Input[Any]]:
     """The documented outputs (docs/outputs.md), the same names for every backend. `seen`: what the components gave; what is not given is empty."""
     empty: dict[str, pulumi.Input[Any]] = {"networkName": "", "containerName": "", "imageDigest": "", "attachedContainers": [], "composeOverride": ""}
     found = {**empty, **seen, "modelName": model}
     base_url, host_url, attached = found["internalUrl"], found["hostUrl"], found["attachedContainers"]
     return {
         **found,
-        "ragflow": pulumi.Output.from_input(base_url).apply(lambda url: ragflow_form(s, str(url), model)),
+        "ragflow": pulumi.Output.all(base_url, model_id).apply(lambda known: ragflow_form(s, str(known[0]), model, str(known[1]))),
         "verify": pulumi.Output.all(attached, base_url, host_url).apply(
             lambda known: verify_commands(s, attached=known[0], base_url=known[1], host_url=known[2], model=model)
         ),

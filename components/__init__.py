@@ -4,6 +4,7 @@ from components.image import ImageArgs, RerankerImage
 from components.model import ModelArgs, ModelVolume
 from components.network import NetworkArgs, SharedNetwork
 from components.ragflow import RagflowArgs, RagflowAttachment
+from components.registration import RagflowRegistration, RegistrationArgs
 from components.reranker import Reranker, RerankerArgs
 
 __all__ = [
@@ -13,6 +14,8 @@ __all__ = [
     "NetworkArgs",
     "RagflowArgs",
     "RagflowAttachment",
+    "RagflowRegistration",
+    "RegistrationArgs",
     "Reranker",
     "RerankerArgs",
     "RerankerImage",

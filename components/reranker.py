@@ -53,6 +53,7 @@ class Reranker(pulumi.ComponentResource):
     container_id: pulumi.Output[str]
     internal_url: pulumi.Output[str]
     host_url: pulumi.Output[str]
+    healthy: pulumi.Resource
 
     def __init__(self, name: str, args: RerankerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rerank:index:Reranker", name, None, opts)
@@ -132,7 +133,8 @@ class Reranker(pulumi.ComponentResource):
                 ),
             ),
         )
-        command.local.Command(
+        # Whoever calls the service waits for this.
+        self.healthy = command.local.Command(
             f"{name}-healthy",
             create=_containers.RUN_SCRIPT,
             environment={**args.environment, "SCRIPT": _containers.wait_script(args.container_name, seconds=args.health_timeout_seconds)},

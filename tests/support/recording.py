@@ -36,7 +36,7 @@ from pulumi.runtime.proto import callback_pb2, resource_pb2
 from host import observe
 
 ROOT = Path(__file__).resolve().parents[2]
-SECRET_KEYS = ("apiKey", "modelToken")
+SECRET_KEYS = ("apiKey", "modelToken", "ragflowApiKey")
 
 
 @dataclass(frozen=True, kw_only=True)

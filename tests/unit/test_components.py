@@ -1,4 +1,4 @@
-"""The five components under the recording monitor: names and URNs (a stack's memory), parents, options, inputs, and what never shows."""
+"""The six components under the recording monitor: names and URNs (a stack's memory), parents, options, inputs, and what never shows."""
 
 import json
 from dataclasses import replace
@@ -16,6 +16,8 @@ from components import (
     NetworkArgs,
     RagflowArgs,
     RagflowAttachment,
+    RagflowRegistration,
+    RegistrationArgs,
     Reranker,
     RerankerArgs,
     RerankerImage,
@@ -516,6 +518,86 @@ def test_no_ragflow_means_no_attachment() -> None:
     assert (urns(recorded), recorded.exports) == (["rerank:index:RagflowAttachment::ragflow"], {"attached": []})
 
 
+# -- the entry in RAGFlow ------------------------------------------------------------------------------------------------
+
+RAGFLOW_KEY = "ragflow-a-key-that-nobody-sees"
+
+
+def registration_args(**changed: Any) -> RegistrationArgs:
+    return RegistrationArgs(**{
+        "url": "http://box:9380", "container": "", "instance": "ragflow-vllm-reranker", "model": "qwen3-reranker-0.6b",
+        "base_url": "http://ragflow-vllm-reranker:8000/v1", "max_tokens": 4096, "default": "none", "ragflow_key": RAGFLOW_KEY, "reranker_key": KEY,
+        **changed,
+    })  # fmt: skip
+
+
+def entered(**changed: Any) -> Registration:
+    return record(lambda: RagflowRegistration("registration", registration_args(**changed))).one(COMMAND)
+
+
+def test_the_entry_is_one_command_that_enters_changes_and_takes_out() -> None:
+    recorded = record(lambda: pulumi.export("id", RagflowRegistration("registration", registration_args(environment=SSH)).model_id))
+    assert urns(recorded) == [
+        "rerank:index:RagflowRegistration$command:local:Command::registration-entry",
+        "rerank:index:RagflowRegistration::registration",
+    ]
+    assert all_parented(recorded, "rerank:index:RagflowRegistration")
+    assert recorded.exports == {"id": "stdout-of-registration-entry"}
+    command = recorded.one(COMMAND)
+    assert (command.inputs["create"].split(" -m ")[1], command.inputs["delete"].split(" -m ")[1]) == (
+        "registration register",
+        "registration unregister",
+    )
+    assert "update" not in command.inputs
+    assert command.inputs["environment"] == {
+        **SSH, "RAGFLOW_URL": "http://box:9380", "RAGFLOW_CONTAINER": "", "INSTANCE": "ragflow-vllm-reranker", "MODEL": "qwen3-reranker-0.6b",
+        "BASE_URL": "http://ragflow-vllm-reranker:8000/v1", "MAX_TOKENS": "4096", "DEFAULT": "none", "FOUND": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("given", [lambda key: key, pulumi.Output.secret, pulumi.Output.from_input])
+def test_both_keys_are_in_the_secret_stdin_and_nowhere_else(given: Any) -> None:
+    def program() -> None:
+        args = registration_args(ragflow_key=given(RAGFLOW_KEY), reranker_key=given(KEY))
+        assert KEY not in repr(args)
+        pulumi.export("id", RagflowRegistration("registration", args).model_id)
+
+    recorded = record(program)
+    command = recorded.one(COMMAND)
+    for key in (RAGFLOW_KEY, KEY):
+        assert [name for name, value in command.inputs.items() if key in json.dumps(value)] == ["stdin"]
+        assert key not in json.dumps(dict(recorded.exports))
+    assert "stdin" in command.secrets
+    assert json.loads(command.inputs["stdin"]) == {"ragflow": RAGFLOW_KEY, "reranker": KEY}
+
+
+def test_what_was_found_is_a_change_and_nothing_found_is_none() -> None:
+    assert entered().ignore_changes == ("environment.FOUND",)
+    drifted = entered(found="not in RAGFlow (3f2a)")
+    assert (drifted.ignore_changes, drifted.inputs["environment"]["FOUND"]) == ((), "not in RAGFlow (3f2a)")
+
+
+def test_another_place_name_or_model_is_another_entry_and_the_old_one_goes_first() -> None:
+    assert entered().delete_before_replace
+    triggers = entered().inputs["triggers"]
+    change: dict[str, Any]
+    for change in ({"url": "http://other"}, {"container": "ragflow"}, {"instance": "mine"}, {"model": "other-reranker"}):
+        assert entered(**change).inputs["triggers"] != triggers
+    for change in ({"base_url": "http://other/v1"}, {"max_tokens": 1}, {"default": "tenant"}, {"reranker_key": "another-key"}, {"found": "gone"}):
+        assert entered(**change).inputs["triggers"] == triggers
+
+
+def test_the_entry_waits_for_what_it_needs() -> None:
+    def program() -> None:
+        reranker = Reranker("reranker", reranker_args())
+        attachment = RagflowAttachment("ragflow", ragflow_args(containers=[a_ragflow()]))
+        RagflowRegistration("registration", registration_args(needs=[reranker.healthy, attachment]))
+
+    recorded = record(program)
+    needs = set(recorded.named("registration-entry").dependencies)
+    assert {recorded.named("reranker-healthy").urn, recorded.named("ragflow-docker-ragflow-cpu-1").urn} <= needs
+
+
 # -- two of everything --------------------------------------------------------------------------------------------------
 
 
@@ -529,6 +611,7 @@ def test_two_instances_share_no_urn_and_no_name_of_a_thing_on_the_host() -> None
             reranker_args(container_name=container, api_key=KEY, model_mount_source=model.mount_source, image_name=image.image_name),
         )
         RagflowAttachment(f"{name}-ragflow", ragflow_args())
+        RagflowRegistration(f"{name}-registration", registration_args(instance=container))
 
     def program() -> None:
         stand("one", "ragflow-one")

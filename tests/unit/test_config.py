@@ -13,7 +13,7 @@ from config import read, settings
 from config.settings import Settings, SettingsError, camel
 from serving.launch.options import GpuDials, LaunchDials
 from serving.options import ServiceDials
-from tests.support.recording import ROOT
+from tests.support.recording import ROOT, SECRET_KEYS
 from tests.unit.builders import DECLARED, PROJECT, REFUSED, a_settings
 
 STACKS = sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (ROOT / "stacks").glob("Pulumi.*.yaml"))
@@ -79,6 +79,55 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
         "docker_ragflow",
         {},
         "'docker_ragflow' is read with ragflowMode join alone, and ragflowMode is attach; remove it, or set ragflowMode to join",
+    ),
+    *[
+        (
+            "ragflowUrl",
+            url,
+            {"ragflowApiKey": "ragflow-key"},
+            f"{shown!r} must be the http(s) address of RAGFlow's API without credentials, e.g. http://127.0.0.1:9380; or container, to ask from inside "
+            "RAGFlow's container; or empty to enter the reranker nowhere",
+        )
+        for url, shown in (
+            ("127.0.0.1:9380", "127.0.0.1:9380"),
+            ("http://me:hunter2@box", "http://***@box"),
+            ("http://box?key=1", "http://box?key=1"),
+            ("Container", "Container"),
+        )
+    ],
+    (
+        "ragflowUrl",
+        "container",
+        {"ragflowApiKey": "ragflow-key", "ragflowMode": "none"},
+        "'container' contradicts ragflowMode none, which leaves RAGFlow's containers alone; set the address of RAGFlow's API instead",
+    ),
+    (
+        "ragflowUrl",
+        "http://box:9380",
+        {"ragflowApiKey": "ragflow-key", "backend": "external", "externalUrl": "http://gpu/v1", "externalModel": "m"},
+        "'http://box:9380' is for a reranker of this stack, and backend is external; remove it, and enter the service in RAGFlow by hand "
+        "(pulumi stack output ragflow has the values)",
+    ),
+    (
+        "ragflowApiKey",
+        "two words",
+        {},
+        "the value (not shown) must be one word without spaces or line breaks, as RAGFlow shows it (your picture, then API); set it with: "
+        "pulumi config set --secret ragflowApiKey",
+    ),
+    (
+        "ragflowApiKey",
+        "",
+        {"ragflowUrl": "http://box:9380"},
+        "it is empty, and ragflowUrl needs it; make a key in RAGFlow (your picture, then API) and set it with: pulumi config set --secret ragflowApiKey",
+    ),
+    ("ragflowDefault", "chat", {}, "'chat' must be one of none, tenant"),
+    ("ragflowDefault", "tenant", {}, "'tenant' is read with ragflowUrl alone, and that is empty; set ragflowUrl, or set ragflowDefault to none"),
+    (
+        "containerName",
+        "default",
+        {"ragflowUrl": "http://box:9380", "ragflowApiKey": "ragflow-key"},
+        "'default' is a name that RAGFlow keeps for itself, and ragflowUrl enters the reranker under it; choose another name",
     ),
     ("imageStrategy", "pip", {}, "'pip' must be one of wheel, source, registry, archive"),
     ("baseImage", "python", {}, f"'python' {IMAGE}"),
@@ -419,7 +468,7 @@ def test_a_real_stack_file_holds_declared_keys_alone_and_no_secret_in_plain_text
     content = yaml.safe_load((ROOT / "stacks" / f"Pulumi.{stack}.yaml").read_text(encoding="utf-8"))
     dials = content["config"]
     assert {key for key in dials if key not in {f"{PROJECT}:{declared}" for declared in DECLARED}} == set()
-    for key in ("apiKey", "modelToken"):
+    for key in SECRET_KEYS:
         assert not isinstance(dials.get(f"{PROJECT}:{key}"), str)
 
 
@@ -473,15 +522,15 @@ def test_keys_of_other_namespaces_are_none_of_our_business() -> None:
     assert a_settings(**given("command:anything", "1"), **given("pulumi:tags", "{}")).backend == "cpu"
 
 
-@pytest.mark.parametrize("key", ["apiKey", "modelToken"])
+@pytest.mark.parametrize("key", SECRET_KEYS)
 def test_a_secret_in_plain_text_is_refused_without_showing_it(key: str) -> None:
     assert refusals(**{key: "hunter2-hunter2"}, secret=()) == [
         f"{key}: the value (not shown) stands in the stack's file in plain text; set it with: pulumi config set --secret {key}"
     ]
 
 
-@pytest.mark.parametrize("key", ["apiKey", "modelToken"])
-@pytest.mark.parametrize("secret", [(), ("apiKey", "modelToken")])
+@pytest.mark.parametrize("key", SECRET_KEYS)
+@pytest.mark.parametrize("secret", [(), SECRET_KEYS])
 def test_no_message_about_a_secret_shows_it(key: str, secret: tuple[str, ...]) -> None:
     said = refusals(**{key: "hunter2 with spaces", "cpus": 0}, secret=secret)
     assert any(line.startswith(f"{key}: ") for line in said)
@@ -564,6 +613,8 @@ def test_a_model_of_unknown_shape_is_left_to_the_launcher_that_reads_its_config(
 GOOD: list[dict[str, Any]] = [
     {"dockerHost": "ssh://root@home-server:2222"}, {"dockerHost": "unix:///run/user/1000/docker.sock"}, {"dockerHost": "tcp://10.0.0.2:2376"},
     {"ragflowMode": "join", "ragflowNetwork": "docker_ragflow"}, {"ragflowContainers": ["ragflow-server", "docker_ragflow-cpu_1"]},
+    {"ragflowUrl": "http://127.0.0.1:9380", "ragflowApiKey": "ragflow-key", "ragflowDefault": "tenant"},
+    {"ragflowUrl": "https://ragflow.example/base/", "ragflowApiKey": "ragflow-key"}, {"ragflowUrl": "container", "ragflowApiKey": "ragflow-key"},
     {"imageStrategy": "registry", "registryImage": f"localhost:5000/vllm/cpu:v0.32.0{DIGEST}"}, {"imageStrategy": "source"},
     {"imageStrategy": "source", "sourceContext": "../vllm"}, {"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm-cpu:0.32.0"},
     {"baseImage": "rr-test-base:bookworm"}, {"baseImage": f"mirror.example:5000/library/python:3.12{DIGEST}"},

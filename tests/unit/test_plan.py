@@ -13,11 +13,14 @@ import yaml
 import plan
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from config.settings import camel
+from host.observe import Container
+from host.ragflow import NotFound
+from registration.entry import Entry, Place
 from serving import dials
 from serving.launch.mock import MockOptions
 from serving.launch.options import LaunchDials, LaunchOptions, parse
 from serving.options import ServiceDials
-from tests.unit.builders import DECLARED, a_settings
+from tests.unit.builders import DECLARED, a_host, a_ragflow, a_settings
 
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
@@ -177,8 +180,47 @@ def test_ragflows_form_is_filled_in() -> None:
         "baseUrl": INTERNAL,
         "apiKey": "x",
         "maxTokens": "4096",
+        "modelId": "",
         "snippet": f"reranker:\n  provider: vllm\n  api_base: {INTERNAL}\n  model: qwen3-reranker-0.6b\n",
     }
+
+
+def test_the_form_has_the_id_where_the_stack_entered_the_model() -> None:
+    assert plan.ragflow_form(a_settings(), INTERNAL, "m", "m@ragflow-vllm-reranker@VLLM")["modelId"] == "m@ragflow-vllm-reranker@VLLM"
+
+
+def registered(*containers: Container, **overrides: Any) -> plan.Plan:
+    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), "ragflow-reranker/test")
+
+
+def test_ragflow_is_told_what_its_form_would_be() -> None:
+    planned = registered(ragflowUrl="http://box:9380/", apiKey="hunter2-hunter2", ragflowDefault="tenant", containerName="mine", maxModelLen=2048)
+    assert planned.entry == Entry(
+        instance="mine", model="qwen3-reranker-0.6b", base_url="http://mine:8000/v1", max_tokens=2048, api_key="hunter2-hunter2", default=True
+    )
+    assert planned.place == Place(url="http://box:9380", key="ragflow-key")
+
+
+def test_ragflow_is_asked_from_inside_its_container_where_that_is_said() -> None:
+    stopped = a_ragflow("old-ragflow-cpu-1", running=False)
+    for containers in ((a_ragflow(),), (a_ragflow(), stopped)):
+        assert registered(*containers, ragflowUrl="container").place == Place(
+            url="http://127.0.0.1:9380", container="docker-ragflow-cpu-1", key="ragflow-key"
+        )
+    # it may start again before the up, and is looked for there
+    assert registered(stopped, ragflowUrl="container").place.container == "old-ragflow-cpu-1"
+
+
+@pytest.mark.parametrize(
+    ("containers", "seen"), [((), "none"), ((a_ragflow("a-ragflow-cpu-1"), a_ragflow("b-ragflow-cpu-1")), "a-ragflow-cpu-1, b-ragflow-cpu-1")]
+)
+def test_a_container_that_is_not_there_or_not_alone_is_not_guessed(containers: tuple[Container, ...], seen: str) -> None:
+    with pytest.raises(NotFound) as refused:
+        _ = registered(*containers, ragflowUrl="container").place
+    assert str(refused.value) == (
+        f"ragflowUrl: 'container' needs one RAGFlow container on this host, and there is {seen}; start RAGFlow, name one in ragflowContainers, or set "
+        "the address of its API"
+    )
 
 
 def test_the_snippet_of_the_form_is_yaml_with_a_true_base_url() -> None:

@@ -2,8 +2,9 @@
 
 import functools
 import hashlib
+import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ import yaml
 
 from host import labels
 from host.observe import Container, Host, Network
+from registration.__main__ import main
+from tests.support.ragflow_api import KEY as RAGFLOW_KEY
+from tests.support.ragflow_api import RagflowApi, served
 from tests.support.recording import ROOT, Recorded, Recording, Registration, config_of, imagined, run_program
 from tests.unit.builders import DECLARED, GIB, REFUSED, REFUSED_HERE, a_container, a_host, a_network, a_ragflow
 
@@ -309,6 +313,99 @@ def test_key_and_token_are_in_secret_stdins_and_nowhere_else(backend: str, holde
     for name, key, _ in found:
         assert key in recorded.named(name).secrets
     assert not any(text in json.dumps(dict(recorded.exports)) for text in (KEY, TOKEN))
+
+
+# -- the entry in RAGFlow -----------------------------------------------------------------------------------------------
+
+REGISTERED = {
+    "rerank:index:RagflowRegistration::registration", "rerank:index:RagflowRegistration$command:local:Command::registration-entry",
+}  # fmt: skip
+ENTRY = "registration-entry"
+
+
+@pytest.fixture
+def holding() -> Iterator[tuple[RagflowApi, Dials]]:
+    """A RAGFlow that holds nothing yet, and the dials of a mock stack that enters its reranker there."""
+    ragflow = RagflowApi("v0.27.0", verify=lambda *_: "")
+    with served(ragflow) as url:
+        yield ragflow, {"backend": "mock", "ragflowUrl": url, "ragflowApiKey": RAGFLOW_KEY, "apiKey": KEY}
+
+
+def enter(recorded: Recorded, ragflow: RagflowApi) -> None:
+    """What the command of a recorded run would do."""
+    command = recorded.named(ENTRY).inputs
+    said = io.StringIO(command["stdin"])
+    assert main(["register"], command["environment"], said, send=ragflow.send()) == 0
+
+
+def test_a_stack_that_enters_its_reranker_has_one_component_more_and_all_other_names_as_before(holding: tuple[RagflowApi, Dials]) -> None:
+    ragflow, dials = holding
+    recorded = run_program(dials, a_host(containers=(a_ragflow(),)))
+    assert urns(recorded) == COMMON | KEYED | ATTACHED | REGISTERED
+    needs = set(recorded.named(ENTRY).dependencies)
+    assert {recorded.named("reranker-healthy").urn, recorded.named("ragflow-docker-ragflow-cpu-1").urn} <= needs
+    # a preview reads, and no more
+    assert ragflow.writes() == []
+
+
+def test_both_keys_go_to_ragflow_by_a_secret_stdin_and_are_nowhere_else(holding: tuple[RagflowApi, Dials]) -> None:
+    _, dials = holding
+    recorded = run_program(dials, a_host(containers=(a_ragflow(),)))
+    found = {
+        (item.name, key, text)
+        for item in recorded.resources for key, value in item.inputs.items() for text in (KEY, RAGFLOW_KEY) if text in json.dumps(value, default=str)
+    }  # fmt: skip
+    assert found == {("reranker-key-file", "stdin", KEY), (ENTRY, "stdin", KEY), (ENTRY, "stdin", RAGFLOW_KEY)}
+    assert "stdin" in recorded.named(ENTRY).secrets
+    assert not any(text in json.dumps(dict(recorded.exports)) for text in (KEY, RAGFLOW_KEY))
+
+
+def test_the_output_has_the_id_that_the_entry_printed(holding: tuple[RagflowApi, Dials]) -> None:
+    _, dials = holding
+    assert run_program(dials, a_host()).exports["ragflow"]["modelId"] == f"stdout-of-{ENTRY}"
+    assert run_program({"backend": "mock"}, a_host()).exports["ragflow"]["modelId"] == ""
+
+
+def test_an_entry_that_stands_is_no_change_and_one_changed_by_hand_is(holding: tuple[RagflowApi, Dials]) -> None:
+    ragflow, dials = holding
+    first = run_program(dials, a_host())
+    assert first.named(ENTRY).inputs["environment"]["FOUND"].startswith("not in RAGFlow (")
+    enter(first, ragflow)
+    standing = run_program(dials, a_host()).named(ENTRY)
+    assert (standing.inputs["environment"]["FOUND"], standing.ignore_changes) == ("", ("environment.FOUND",))
+    ragflow.instances[0].base_url = "http://other/v1"
+    drifted = run_program(dials, a_host()).named(ENTRY)
+    assert drifted.inputs["environment"]["FOUND"].startswith("base URL http://other/v1 instead of http://ragflow-vllm-reranker:8000/v1 (")
+    assert drifted.ignore_changes == ()
+    assert ragflow.writes()[-1].startswith("POST ")  # the one that entered it
+
+
+@pytest.mark.parametrize(("change", "inputs"), [
+    ({"apiKey": KEY + "2"}, {"stdin", "environment"}), ({"maxModelLen": 2048}, {"environment"}), ({"ragflowDefault": "tenant"}, {"environment"}),
+    ({"containerName": "other-one"}, {"environment", "triggers"}), ({"model": "Qwen/Qwen3-Reranker-4B"}, {"environment", "triggers"}),
+    ({"cpus": 4}, set()), ({"deadlineSeconds": 20}, set()),
+])  # fmt: skip
+def test_a_changed_key_address_name_or_length_is_entered_and_nothing_else(holding: tuple[RagflowApi, Dials], change: Dials, inputs: set[str]) -> None:
+    ragflow, dials = holding
+    enter(run_program(dials, a_host()), ragflow)
+    before, after_it = (dict(run_program({**dials, **more}, a_host()).named(ENTRY).inputs) for more in ({}, change))
+    assert {key for key in before if before[key] != after_it[key]} == inputs
+
+
+def test_a_ragflow_that_does_not_answer_at_the_preview_is_a_warning(holding: tuple[RagflowApi, Dials]) -> None:
+    _, dials = holding
+    recorded = run_program({**dials, "ragflowUrl": "http://127.0.0.1:9"}, a_host(containers=(a_ragflow(),)))
+    [warning] = recorded.warnings
+    assert warning.startswith("ragflowUrl: whether RAGFlow still holds the reranker was not looked up: http://127.0.0.1:9 does not answer (")
+    assert recorded.named(ENTRY).ignore_changes == ("environment.FOUND",)
+
+
+def test_a_key_that_ragflow_does_not_take_is_refused_before_anything_is_declared(holding: tuple[RagflowApi, Dials]) -> None:
+    _, dials = holding
+    monitor = Recording()
+    with pytest.raises(pulumi.RunError, match=r"^ragflowApiKey: RAGFlow does not take the value"):
+        run_program({**dials, "ragflowApiKey": "ragflow-another"}, a_host(), monitor=monitor)
+    assert monitor.registrations == []
 
 
 # -- what a change touches ----------------------------------------------------------------------------------------------

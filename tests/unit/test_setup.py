@@ -899,6 +899,14 @@ def test_an_up_that_cannot_be_verified_stands_and_says_why(machine: Machine) -> 
     assert machine.said[-1].endswith("make verify STACK=home-server")
 
 
+def test_up_says_how_ragflow_knows_a_model_that_the_stack_entered(machine: Machine) -> None:
+    machine.env |= {"YES": "1"}
+    machine.answers["stack output"] = Result(0, json.dumps({**OUTPUTS, "ragflow": {"modelId": "m@ragflow-vllm-reranker@VLLM"}}))
+    assert main(["up"], machine) == 0
+    assert "RAGFlow has it as m@ragflow-vllm-reranker@VLLM:\nchoose it as the rerank model of a chat" in machine.said[-1]
+    assert "add a model" not in machine.said[-1]
+
+
 @pytest.mark.parametrize("verb", ["up", "down"])
 @pytest.mark.parametrize("typed", ["n", "", "nope"])
 def test_anything_but_yes_changes_nothing(machine: Machine, verb: str, typed: str) -> None:

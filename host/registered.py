@@ -1,0 +1,44 @@
+"""RAGFlow as it holds the reranker right now, read before anything is declared: what somebody changed or removed by hand shows in a plain preview. Reads only."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from registration.api import Api, Refused, WrongKey
+from registration.entry import Entry, Place
+from registration.releases import Generation
+from registration.standing import look
+from registration.transport import Transport, Unreachable, transport
+from registration.verbs import BY_HAND, WRONG_KEY
+
+SECONDS = 10
+
+
+class NotRegistrable(Exception):
+    """RAGFlow cannot be given the reranker; the message has the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registered:
+    """`found`: what RAGFlow holds instead of the entry, never the same text twice; '' where all is as wanted, or could not be read, which `warning` says."""
+
+    found: str = ""
+    warning: str = ""
+
+
+def observe(place: Place, entry: Entry, *, surroundings: Mapping[str, str], send: Transport | None = None) -> Registered:
+    """Raises NotRegistrable where no up could help: a key that is not taken, a release without a way."""
+    try:
+        seen = look(Api(send or transport(place, seconds=SECONDS, surroundings=surroundings)), entry)
+    except WrongKey as error:
+        raise NotRegistrable(WRONG_KEY) from error
+    except (Unreachable, Refused) as error:
+        return Registered(
+            warning=f"ragflowUrl: whether RAGFlow still holds the reranker was not looked up: {error}; a change there by hand would not show"
+        )
+    if seen.release.generation is Generation.BY_HAND:
+        raise NotRegistrable(f"ragflowUrl: {BY_HAND.format(version=seen.release.version)}")
+    if seen.as_wanted:
+        return Registered()
+    # so that the second of two equal findings is a change as well
+    return Registered(found=f"{'; '.join(seen.differences)} ({secrets.token_hex(2)})")

@@ -1,0 +1,66 @@
+"""python3 -m registration register | unregister: what is wanted in the environment, both keys as JSON by standard input, the model's id on standard output."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from typing import TextIO
+
+from registration.api import Api, Refused, WrongKey
+from registration.entry import Entry, Place
+from registration.transport import Transport, Unreachable, transport
+from registration.verbs import WRONG_KEY, CannotRegister, register, unregister
+
+
+def told(environment: Mapping[str, str], keys: Mapping[str, str]) -> tuple[Place, Entry]:
+    """Place and entry as components/registration.py hands them over."""
+    place = Place(url=environment["RAGFLOW_URL"], container=environment["RAGFLOW_CONTAINER"], key=keys["ragflow"])
+    entry = Entry(
+        instance=environment["INSTANCE"],
+        model=environment["MODEL"],
+        base_url=environment["BASE_URL"],
+        max_tokens=int(environment["MAX_TOKENS"]),
+        api_key=keys["reranker"],
+        default=environment["DEFAULT"] == "tenant",
+    )
+    return place, entry
+
+
+def shown(error: Exception, *keys: str) -> str:
+    """An error in words with a remedy, no key in them: RAGFlow may repeat what it was sent."""
+    if isinstance(error, WrongKey):
+        return WRONG_KEY
+    text = str(error)
+    for key in keys:
+        text = text.replace(key, "***") if len(key) > 3 else text
+    if isinstance(error, Unreachable):
+        return f"ragflowUrl: {text}; start RAGFlow, correct the address, or set ragflowUrl to 'container' to ask from inside RAGFlow's own container"
+    return text if isinstance(error, CannotRegister) else f"RAGFlow refused the reranker: {text}"
+
+
+def main(argv: list[str], environment: Mapping[str, str], given: TextIO, *, send: Transport | None = None) -> int:
+    """The exit status. `send` is for tests."""
+    if argv not in (["register"], ["unregister"]):
+        print("usage: python3 -m registration register|unregister", file=sys.stderr)
+        return 2
+    place, entry = told(environment, json.load(given))
+    api = Api(send or transport(place))
+    try:
+        done = register(api, entry) if argv == ["register"] else unregister(api, entry)
+    except (Unreachable, Refused, CannotRegister) as error:
+        sentence = shown(error, place.key, entry.api_key)
+        if argv == ["register"]:
+            print(sentence, file=sys.stderr)
+            return 1
+        # a RAGFlow that is gone must not keep a stack from being destroyed
+        print(f"warning: the reranker may still be entered in RAGFlow: {sentence}; remove it there by hand: VLLM, {entry.instance}", file=sys.stderr)
+        return 0
+    for sentence in done.said:
+        print(f"warning: {sentence}", file=sys.stderr)
+    if done.model_id:
+        print(done.model_id)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], os.environ, sys.stdin))
