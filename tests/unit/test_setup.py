@@ -903,8 +903,8 @@ def test_up_says_how_ragflow_knows_a_model_that_the_stack_entered(machine: Machi
     machine.env |= {"YES": "1"}
     machine.answers["stack output"] = Result(0, json.dumps({**OUTPUTS, "ragflow": {"modelId": "m@ragflow-vllm-reranker@VLLM"}}))
     assert main(["up"], machine) == 0
-    assert "RAGFlow has it as m@ragflow-vllm-reranker@VLLM:\nchoose it as the rerank model of a chat" in machine.said[-1]
-    assert "add a model" not in machine.said[-1]
+    assert "RAGFlow has it as m@ragflow-vllm-reranker@VLLM:\nchoose it as the rerank model of a chat" in machine.text
+    assert "add a model" not in machine.text
 
 
 @pytest.mark.parametrize("verb", ["up", "down"])
