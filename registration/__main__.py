@@ -34,8 +34,8 @@ def shown(error: Exception, place: Place, entry: Entry) -> str:
     for key in (place.key, entry.api_key):
         text = text.replace(key, "***") if len(key) > 3 else text
     if isinstance(error, Unreachable):
-        other = "set ragflowUrl to an address of its API" if place.container else "correct the address, or set ragflowUrl to container"
-        return f"ragflowUrl: {text}; start RAGFlow, or {other}"
+        other = "or set ragflowUrl to an address of its API" if place.container else "correct the address, or set ragflowUrl to container"
+        return f"ragflowUrl: {text}; start RAGFlow, {other}"
     return text if isinstance(error, CannotRegister) else f"RAGFlow refused the reranker: {text}"
 
 

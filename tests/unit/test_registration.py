@@ -433,7 +433,7 @@ def test_a_ragflow_that_is_gone_stops_no_destroy(capsys: pytest.CaptureFixture[s
         "warning: the reranker may still be entered in RAGFlow: ragflowUrl: http://ragflow does not answer (refused); "
     )
     assert main(["register"], ENVIRONMENT, io.StringIO(keys), send=silent) == 1
-    assert capsys.readouterr().err.endswith("; start RAGFlow, or correct the address, or set ragflowUrl to container\n")
+    assert capsys.readouterr().err.endswith("; start RAGFlow, correct the address, or set ragflowUrl to container\n")
     assert main(["register"], {**ENVIRONMENT, "RAGFLOW_CONTAINER": "ragflow"}, io.StringIO(keys), send=silent) == 1
     assert capsys.readouterr().err.endswith("; start RAGFlow, or set ragflowUrl to an address of its API\n")
 
