@@ -35,6 +35,8 @@ def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
     held = registered.observe(planned.place, planned.entry, surroundings=planned.reach) if s.ragflow_url else None
     for sentence in [*planned.warnings, *([held.warning] if held and held.warning else [])]:
         pulumi.log.warn(sentence)
+    if held and held.note:
+        pulumi.log.info(held.note)
     opts = pulumi.ResourceOptions(providers=[docker.Provider("host", host=host.endpoint)])
 
     network = SharedNetwork("network", planned.network(), opts)

@@ -20,9 +20,12 @@ class NotRegistrable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Registered:
-    """`found`: what RAGFlow holds instead of the entry, never the same text twice; '' where all is as wanted, or could not be read, which `warning` says."""
+    """`found`: what RAGFlow holds instead of the entry, never the same text twice, and `note` the sentence for it; '' where all is as wanted, or could not be
+    read, which `warning` says.
+    """
 
     found: str = ""
+    note: str = ""
     warning: str = ""
 
 
@@ -40,5 +43,7 @@ def observe(place: Place, entry: Entry, *, surroundings: Mapping[str, str], send
         raise NotRegistrable(f"ragflowUrl: {BY_HAND.format(version=seen.release.version)}")
     if seen.as_wanted:
         return Registered()
+    differences = "; ".join(seen.differences)
+    note = f"RAGFlow has the reranker with {differences}: up puts that right" if seen.there else "RAGFlow does not have the reranker: up enters it"
     # so that the second of two equal findings is a change as well
-    return Registered(found=f"{'; '.join(seen.differences)} ({secrets.token_hex(2)})")
+    return Registered(found=f"{differences} ({secrets.token_hex(2)})", note=note)

@@ -26,15 +26,16 @@ def told(environment: Mapping[str, str], keys: Mapping[str, str]) -> tuple[Place
     return place, entry
 
 
-def shown(error: Exception, *keys: str) -> str:
+def shown(error: Exception, place: Place, entry: Entry) -> str:
     """An error in words with a remedy, no key in them: RAGFlow may repeat what it was sent."""
     if isinstance(error, WrongKey):
         return WRONG_KEY
     text = str(error)
-    for key in keys:
+    for key in (place.key, entry.api_key):
         text = text.replace(key, "***") if len(key) > 3 else text
     if isinstance(error, Unreachable):
-        return f"ragflowUrl: {text}; start RAGFlow, correct the address, or set ragflowUrl to 'container' to ask from inside RAGFlow's own container"
+        other = "or set ragflowUrl to an address of its API" if place.container else "correct the address, or set ragflowUrl to container"
+        return f"ragflowUrl: {text}; start RAGFlow, {other}"
     return text if isinstance(error, CannotRegister) else f"RAGFlow refused the reranker: {text}"
 
 
@@ -48,7 +49,7 @@ def main(argv: list[str], environment: Mapping[str, str], given: TextIO, *, send
     try:
         done = register(api, entry) if argv == ["register"] else unregister(api, entry)
     except (Unreachable, Refused, CannotRegister) as error:
-        sentence = shown(error, place.key, entry.api_key)
+        sentence = shown(error, place, entry)
         if argv == ["register"]:
             print(sentence, file=sys.stderr)
             return 1

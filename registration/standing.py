@@ -47,7 +47,7 @@ def _table(api: Api, entry: Entry, release: Release) -> Standing:
         *_differs("base URL", row.get("api_base"), entry.base_url),
         *_differs("type", row.get("type"), MODEL_TYPE),
         *_differs("max tokens", row.get("max_tokens"), entry.max_tokens),
-        *(["switched off"] if off else []),
+        *(["its model switched off"] if off else []),
         *_default(api, entry, release),
     ]
     ids = frozenset({stored_name(entry), model_id(release.generation, entry)})
@@ -64,17 +64,17 @@ def _instance(api: Api, entry: Entry, release: Release) -> Standing:
     if "base_url" in shown:
         differences += _differs("base URL", str(shown["base_url"]).rstrip("/"), entry.base_url)
     if "api_key" in shown and shown["api_key"] != entry.key:
-        differences.append("another key")
+        differences.append("another key than apiKey")
     ours = next((row for row in models if row.get("name") == entry.model), None)
     off = False
     if ours is None:
-        differences.append(f"no model {entry.model}")
+        differences.append(f"no model {entry.model} in its instance")
     elif complete:
         off = ours.get("status") == "inactive"
         types = ours.get("model_type")
         differences += _differs("type", types if isinstance(types, str) else ", ".join(sorted(types or [])), MODEL_TYPE)
         differences += _differs("max tokens", ours.get("max_tokens"), entry.max_tokens)
-        differences += ["switched off"] if off else []
+        differences += ["its model switched off"] if off else []
     if ours is not None:
         differences += _default(api, entry, release)
     others = tuple(_taken_back(row) for row in models if row.get("name") != entry.model) if complete else ()
@@ -115,7 +115,7 @@ def _differs(what: str, seen: object, wanted: object) -> list[str]:
 
 
 def _default(api: Api, entry: Entry, release: Release) -> list[str]:
-    return ["not the tenant's default rerank model"] if entry.default and not is_default(api, entry, release) else []
+    return ["another default rerank model of the tenant"] if entry.default and not is_default(api, entry, release) else []
 
 
 def is_default(api: Api, entry: Entry, release: Release) -> bool:

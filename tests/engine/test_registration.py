@@ -122,6 +122,10 @@ def test_a_ragflow_that_is_gone_keeps_neither_preview_nor_destroy(enter: Callabl
     entered.ragflow.keys = {"another"}
     assert "ragflowApiKey: RAGFlow does not take the value (not shown)" in stack.refusal()
     entered.ragflow.keys = {KEY}
+    trial, entered.ragflow.verify = entered.ragflow.verify, lambda *_: "[Errno -2] Name or service not known"
+    assert f"RAGFlow refused the reranker: Fail to access model(VLLM/{MODEL}).[Errno -2] Name or service not known" in stack.refusal("up")
+    assert "RAGFlow does not have the reranker: up enters it" in stack.shown()
+    entered.ragflow.verify = trial
     stack.up()
     entered.ragflow.answer = lambda *_: (502, {})  # type: ignore[method-assign]
     assert "whether RAGFlow still holds the reranker was not looked up" in stack.shown()

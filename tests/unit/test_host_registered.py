@@ -37,6 +37,7 @@ def test_what_is_not_there_is_found_anew_each_time(version: str) -> None:
     ragflow = a_ragflow(version)
     first, second = seen(ragflow.send()), seen(ragflow.send())
     assert first.found.startswith("not in RAGFlow (")
+    assert first.note == second.note == "RAGFlow does not have the reranker: up enters it"
     assert first.found != second.found
     assert ragflow.writes() == []
 
@@ -45,7 +46,9 @@ def test_every_difference_is_named() -> None:
     ragflow = a_ragflow()
     register(Api(ragflow.send()), ENTRY)
     ragflow.instances[0].base_url, ragflow.instances[0].models[ENTRY.model].max_tokens = "http://other/v1", 7
-    assert seen(ragflow.send()).found.startswith(f"base URL http://other/v1 instead of {ENTRY.base_url}; max tokens 7 instead of 4096 (")
+    held, said = seen(ragflow.send()), f"base URL http://other/v1 instead of {ENTRY.base_url}; max tokens 7 instead of 4096"
+    assert held.found.startswith(f"{said} (")
+    assert held.note == f"RAGFlow has the reranker with {said}: up puts that right"
 
 
 def test_a_ragflow_that_does_not_answer_is_a_warning_and_no_change() -> None:

@@ -266,7 +266,7 @@ def test_the_default_is_set_and_cleared_only_where_it_is_asked_for(version: str)
     ragflow = entered(version, default="")
     assert ragflow.default == ""
     entry = replace(ENTRY, default=True)
-    assert look(api(ragflow), entry).differences == ("not the tenant's default rerank model",)
+    assert look(api(ragflow), entry).differences == ("another default rerank model of the tenant",)
     register(api(ragflow), entry)
     assert ragflow.default == IDS[version]
     assert look(api(ragflow), entry).as_wanted
@@ -303,7 +303,7 @@ def by_hand(ragflow: RagflowApi, **changed: Any) -> None:
 DRIFT: list[tuple[dict[str, Any], str]] = [
     ({"base_url": "http://other:1/v1"}, f"base URL http://other:1/v1 instead of {URL}"),
     ({"max_tokens": 512}, "max tokens 512 instead of 4096"),
-    ({"status": "inactive"}, "switched off"),
+    ({"status": "inactive"}, "its model switched off"),
     ({"kind": "chat"}, "type chat instead of rerank"),
 ]
 
@@ -323,7 +323,7 @@ def test_another_key_is_said_without_showing_either() -> None:
     ragflow = entered("v0.27.0", replace(ENTRY, api_key=RERANK_KEY))
     by_hand(ragflow, key="theirs")
     seen = look(api(ragflow), replace(ENTRY, api_key=RERANK_KEY))
-    assert seen.differences == ("another key",)
+    assert seen.differences == ("another key than apiKey",)
     assert RERANK_KEY not in repr(seen)
 
 
@@ -341,7 +341,7 @@ def test_what_a_person_removed_is_said_and_put_back(version: str) -> None:
 def test_an_instance_without_its_model_is_put_right(version: str) -> None:
     ragflow = entered(version)
     ragflow.instances[0].models.clear()
-    assert look(api(ragflow), ENTRY).differences == (f"no model {MODEL}",)
+    assert look(api(ragflow), ENTRY).differences == (f"no model {MODEL} in its instance",)
     register(api(ragflow), ENTRY)
     assert held(ragflow) == [as_entered(version)]
 
@@ -433,7 +433,9 @@ def test_a_ragflow_that_is_gone_stops_no_destroy(capsys: pytest.CaptureFixture[s
         "warning: the reranker may still be entered in RAGFlow: ragflowUrl: http://ragflow does not answer (refused); "
     )
     assert main(["register"], ENVIRONMENT, io.StringIO(keys), send=silent) == 1
-    assert "start RAGFlow, correct the address, or set ragflowUrl to 'container'" in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("; start RAGFlow, correct the address, or set ragflowUrl to container\n")
+    assert main(["register"], {**ENVIRONMENT, "RAGFLOW_CONTAINER": "ragflow"}, io.StringIO(keys), send=silent) == 1
+    assert capsys.readouterr().err.endswith("; start RAGFlow, or set ragflowUrl to an address of its API\n")
 
 
 def test_the_command_warns_of_chats_when_it_takes_the_entry_out(capsys: pytest.CaptureFixture[str]) -> None:
