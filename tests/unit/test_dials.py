@@ -108,7 +108,7 @@ def another(item: "dataclasses.Field[Any]", value: Any) -> Any:
     elif isinstance(value, int):
         candidates = [*range(2, 100), *(1 << power for power in range(7, 20))]
     elif isinstance(value, str):
-        candidates = ['Another "text" \\n 北京', "gpu", "float32"]
+        candidates = ['Another "text" \\n 北京', "gpu", "float32", "below", "typical"]
     else:
         candidates = [("one", "two words", "three")]
     fitting = (each for each in candidates if each not in (value, item.default) and (rule is None or rule.holds(each)))
