@@ -16,12 +16,33 @@ from serving.rank.unscored import BEST, STEADY_DOCUMENTS, below, typical
 
 FIGURES = Path(__file__).parent / "figures"
 DOCUMENTS, QUESTIONS = 66, 100
-WEIGHT, THRESHOLD = 0.3, 0.2  # RAGFlow's defaults
 PAGES = (6, 8)
 SHARES = (0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.9)  # of the documents that were scored
 ORDERS = {"strict": 0.95, "rough": 0.6, "random": 0.0}  # how much of the caller's order is relevance
 TYPICAL, TODAY = f"goes on as they do, best {BEST:g}, steadied by {STEADY_DOCUMENTS}", "just below the lowest"
 
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """How RAGFlow is set, its defaults here, and how much of its term similarity is relevance."""
+
+    weight: float = 0.3
+    threshold: float = 0.2
+    terms: float = 0.4
+    stretched: bool = False  # our scores to 0 and 1 first
+    seed: str = ""
+
+
+WORLD = World()
+# None of these had a say in the choice.
+OTHERS = {
+    "other questions of the same kind": World(seed="others"),
+    "term similarity knows nothing of relevance": World(terms=0.0),
+    "term similarity knows much of it": World(terms=0.8),
+    "vector_similarity_weight 0.7": World(weight=0.7),
+    "similarity_threshold 0.05": World(threshold=0.05),
+    "scores stretched to 0 and 1 first, as OpenAI-API-Compatible and LocalAI did up to v0.25": World(stretched=True),
+}
 Value = Callable[[Sequence[float], int], Sequence[float]]
 
 
@@ -58,7 +79,7 @@ class Question:
     terms: tuple[float, ...]
 
 
-def question(scores: str, order: str, chance: random.Random) -> Question:
+def question(scores: str, order: str, chance: random.Random, world: World = WORLD) -> Question:
     """One to eight relevant documents, some near to that, the others beside the point; each sees it through noise of its own."""
     relevant, near = chance.randint(1, 8), chance.randint(4, 16)
     means = [(2.2, 0.7)] * relevant + [(1.0, 0.7)] * near + [(-0.3, 0.9)] * (DOCUMENTS - relevant - near)
@@ -66,7 +87,8 @@ def question(scores: str, order: str, chance: random.Random) -> Question:
     seen = ORDERS[order]
     found.sort(key=lambda relevance: -(seen * relevance + math.sqrt(1 - seen**2) * chance.gauss(0, 1)))
     # Half of the documents that RAGFlow finds have a term similarity above 0.27; it knows less of relevance than the reranker.
-    terms = tuple(min(1.0, max(0.02, 0.27 + 0.11 * (0.4 * relevance + 0.92 * chance.gauss(0, 1)))) for relevance in found)
+    other = math.sqrt(1 - world.terms**2)
+    terms = tuple(min(1.0, max(0.02, 0.27 + 0.11 * (world.terms * relevance + other * chance.gauss(0, 1)))) for relevance in found)
     return Question(scores=tuple(SCORES[scores](relevance, chance) for relevance in found), terms=terms)
 
 
@@ -93,6 +115,7 @@ def falling(least: float) -> Value:
     return value
 
 
+SHOWN = (TYPICAL, "mean of the last third", TODAY, "zero")
 VALUES: dict[str, Value] = {
     "zero": alike(lambda scores: 0.0),
     TODAY: below,
@@ -111,24 +134,24 @@ VALUES: dict[str, Value] = {
 }
 
 
-def kept(final: Sequence[float]) -> list[int]:
+def kept(final: Sequence[float], threshold: float) -> list[int]:
     """What RAGFlow keeps, best first; of equals the first (its sort is stable)."""
-    return [place for place in sorted(range(len(final)), key=lambda place: -final[place]) if final[place] >= THRESHOLD]
+    return [place for place in sorted(range(len(final)), key=lambda place: -final[place]) if final[place] >= threshold]
 
 
-def mixed(terms: Sequence[float], scores: Sequence[float], *, stretched: bool = False) -> list[float]:
-    """RAGFlow's final scores; `stretched`: to 0 and 1 first, as some of its factories did up to v0.25."""
-    if stretched:
+def mixed(terms: Sequence[float], scores: Sequence[float], world: World = WORLD) -> list[float]:
+    """RAGFlow's final scores."""
+    if world.stretched:
         low, high = min(scores), max(scores)
         scores = [(score - low) / ((high - low) or 1.0) for score in scores]
-    return [(1 - WEIGHT) * term + WEIGHT * score for term, score in zip(terms, scores, strict=True)]
+    return [(1 - world.weight) * term + world.weight * score for term, score in zip(terms, scores, strict=True)]
 
 
-def judged(asked: Question, count: int, value: Value, *, stretched: bool = False) -> dict[str, float]:
+def judged(asked: Question, count: int, value: Value, world: World = WORLD) -> dict[str, float]:
     """How near RAGFlow's answer with `count` documents scored is to its answer with all of them scored."""
-    wanted = kept(mixed(asked.terms, asked.scores, stretched=stretched))
+    wanted = kept(mixed(asked.terms, asked.scores, world), world.threshold)
     scores = [*asked.scores[:count], *value(asked.scores[:count], len(asked.scores) - count)]
-    found = kept(mixed(asked.terms, scores, stretched=stretched))
+    found = kept(mixed(asked.terms, scores, world), world.threshold)
     both = len(set(wanted) & set(found))
     said = {f"page of {page}": len({*wanted[:page]} & {*found[:page]}) / max(1, len(wanted[:page])) for page in PAGES}
     return said | {
@@ -138,20 +161,19 @@ def judged(asked: Question, count: int, value: Value, *, stretched: bool = False
     }
 
 
-def measured(case: tuple[str, str, float]) -> list[dict[str, Any]]:
-    """Each value's means over the questions of one case."""
-    scores, order, share = case
-    chance = random.Random(f"{scores} {order} {share}")
-    asked = [question(scores, order, chance) for _ in range(QUESTIONS)]
+def measured(case: tuple[str, str, str, float]) -> list[dict[str, Any]]:
+    """Each value's means over the questions of one case; in other worlds than RAGFlow's defaults those of SHOWN."""
+    name, scores, order, share = case
+    world = OTHERS.get(name, WORLD)
+    chance = random.Random(f"{scores} {order} {share}{world.seed}")
+    asked = [question(scores, order, chance, world) for _ in range(QUESTIONS)]
     count = max(1, round(share * DOCUMENTS))
     found = []
-    for name, value in VALUES.items():
-        each = [judged(one, count, value) for one in asked]
-        if name in ("zero", TODAY, TYPICAL):
-            for said, one in zip(each, asked, strict=True):
-                old = judged(one, count, value, stretched=True)
-                said |= {"page of 8, stretched": old["page of 8"], "kept, stretched": old["kept"]}
-        found.append({"value": name, "scores": scores, "order": order, "share": share, **{key: fmean(said[key] for said in each) for key in each[0]}})
+    for label, value in VALUES.items():
+        if not name or label in SHOWN:
+            each = [judged(one, count, value, world) for one in asked]
+            said = {key: fmean(one[key] for one in each) for key in each[0]}
+            found.append({"world": name, "value": label, "scores": scores, "order": order, "share": share, **said})
     return found
 
 
@@ -160,7 +182,7 @@ def means(found: Sequence[Mapping[str, Any]], by: str | None = None) -> dict[str
     sums: dict[str, dict[str, list[Mapping[str, Any]]]] = {}
     for row in found:
         sums.setdefault(row["value"], {}).setdefault(str(row[by]) if by else "all", []).append(row)
-    named = ("value", "scores", "order", "share")
+    named = ("world", "value", "scores", "order", "share")
     return {
         value: {group: {key: round(fmean(row[key] for row in mine), 4) for key in mine[0] if key not in named} for group, mine in groups.items()}
         for value, groups in sums.items()
@@ -193,28 +215,22 @@ def table(results: Mapping[str, Any]) -> str:
         f"questions with {DOCUMENTS} documents, one to eight relevant and four to sixteen near to that; score, term similarity and the caller's order each see the "
         "relevance through noise of their own. Scores are confident (almost 0 or 1), broad, flat (0.3 to 0.6), or stemmed (a tenth to a ninetieth, as with "
         f"Elasticsearch); the caller's order is strict, rough or random; {SHARES[0]:.0%} to {SHARES[-1]:.0%} of the documents, the first ones, were scored. "
-        f"{results['questions']} questions a case. RAGFlow's final score is {1 - WEIGHT:g} of the term similarity and {WEIGHT:g} of ours, and what is below "
-        f"{THRESHOLD:g} is dropped.\n\n"
+        f"{results['questions']} questions a case. RAGFlow's final score is {1 - WORLD.weight:g} of the term similarity and {WORLD.weight:g} of ours, and what is below "
+        f"{WORLD.threshold:g} is dropped.\n\n"
         "Everything is judged against RAGFlow's answer with all documents scored. 'Page': agreement of the first page. 'Kept': F1 of what stays above the threshold. "
         "'Worth': the mean of the page of 8 and 'kept'; it decides. 'Places lost': scored documents of a right page of 8 that were not on it, a question. 'Best 0.5': no "
         "value exceeds a score of the best half of the scored ones.\n\n" + rows(header, lines)
     ]
-    shown = list(dict.fromkeys([chosen, TYPICAL, "mean of the last third", TODAY, "zero"]))
     for by, title in (("scores", "By the scores' shape"), ("order", "By the caller's order"), ("share", "By the share that was scored")):
-        groups = list(results[by][TODAY])
-        cells = [
-            [value, *(f"{results[by][value][group]['page of 8']:.3f}, {results[by][value][group]['kept']:.3f}" for group in groups)]
-            for value in shown
-        ]
-        parts.append(f"## {title}\n\nPage of 8, and kept.\n\n" + rows(["value", *groups], cells))
-    old = [
-        [value, *(f"{overall[value]['all'][key]:.3f}" for key in ("page of 8, stretched", "kept, stretched"))] for value in (TYPICAL, TODAY, "zero")
-    ]
-    parts.append(
-        "## Where RAGFlow stretches our scores to 0 and 1 first\n\nAs OpenAI-API-Compatible and LocalAI did up to v0.25.\n\n"
-        + rows(["value", "page of 8", "kept"], old)
-    )
+        parts.append(f"## {title}\n\nPage of 8, and kept.\n\n" + _groups(results[by]))
+    parts.append("## Elsewhere\n\nPage of 8, and kept, in worlds that had no say in the choice.\n\n" + _groups(results["world"]))
     return "\n".join(parts)
+
+
+def _groups(found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """A row for each group, a column for each of SHOWN."""
+    lines = [[group, *(f"{found[value][group]['page of 8']:.3f}, {found[value][group]['kept']:.3f}" for value in SHOWN)] for group in found[TODAY]]
+    return rows(["", *SHOWN], lines)
 
 
 def short(results: Mapping[str, Any]) -> str:
@@ -225,11 +241,14 @@ def short(results: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    cases = [(scores, order, share) for scores in SCORES for order in ORDERS for share in SHARES]
+    cases = [(name, scores, order, share) for name in ("", *OTHERS) for scores in SCORES for order in ORDERS for share in SHARES]
     with ProcessPoolExecutor(2) as pool:
-        found = [row for part in pool.map(measured, cases) for row in part]
-    results: dict[str, Any] = {"questions": QUESTIONS, "all": means(found)} | {by: means(found, by) for by in ("scores", "order", "share")}
-    (FIGURES / "unscored.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        found = [row for part in pool.map(measured, cases, chunksize=4) for row in part]
+    mine = [row for row in found if not row["world"]]
+    results: dict[str, Any] = {"questions": QUESTIONS, "all": means(mine)} | {by: means(mine, by) for by in ("scores", "order", "share")}
+    results["world"] = means([row for row in found if row["world"]], "world")
+    # a line for each value
+    (FIGURES / "unscored.json").write_text(json.dumps(results).replace("}}, ", "}},\n ") + "\n", encoding="utf-8")
     (FIGURES / "unscored.md").write_text(table(results), encoding="utf-8")
     print(best(results["all"]))
     return 0

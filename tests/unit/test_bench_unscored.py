@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench import unscored
-from bench.unscored import Question, judged
+from bench.unscored import Question, World, judged
 from config.settings import Settings
 from tests.support.recording import ROOT
 from tests.unit.builders import DECLARED
@@ -53,8 +53,8 @@ def test_a_value_that_is_too_high_takes_a_scored_documents_place() -> None:
 
 
 def test_stretched_scores_are_those_from_0_to_1() -> None:
-    assert unscored.mixed((0.0, 0.0, 0.0), (0.2, 0.3, 0.4), stretched=True) == pytest.approx([0, 0.15, 0.3])
-    assert unscored.mixed((0.0, 0.0), (0.2, 0.2), stretched=True) == [0, 0]
+    assert unscored.mixed((0.0, 0.0, 0.0), (0.2, 0.3, 0.4), World(stretched=True)) == pytest.approx([0, 0.15, 0.3])
+    assert unscored.mixed((0.0, 0.0), (0.2, 0.2), World(stretched=True)) == [0, 0]
 
 
 def test_a_strict_order_has_the_relevant_documents_first_and_a_random_one_anywhere() -> None:
@@ -66,3 +66,8 @@ def test_a_strict_order_has_the_relevant_documents_first_and_a_random_one_anywhe
 
     assert first_half("strict") > 0.95
     assert 0.35 < first_half("random") < 0.65
+
+
+def test_where_the_choice_had_no_say_the_values_are_weighed_as_well() -> None:
+    assert set(figures()["world"][unscored.TYPICAL]) == set(unscored.OTHERS)
+    assert set(figures()["world"]) == set(unscored.SHOWN)
