@@ -57,16 +57,12 @@ def _advice(room: int) -> str:
     if full >= DOCUMENTS:
         return "as they are"
     keep = budget([CHUNK_TOKENS] * DOCUMENTS, each=BEHIND_TOKENS, tokens=room, least=1).keep // 32 * 32
-    ways = [
-        f"top_k {count} (v0.25 and later) with chunks of {chunk}"
-        for count, chunk in ((full, CHUNK_TOKENS), (half, HALF_CHUNK_TOKENS))
-        if 0 < count < DOCUMENTS
-    ]
+    ways = [f"{count} (chunks of {chunk})" for count, chunk in ((full, CHUNK_TOKENS), (half, HALF_CHUNK_TOKENS)) if 0 < count < DOCUMENTS]
     if keep >= 64:
-        ways.append(f"any top_k with chunks of {keep}")
+        ways.append(f"any (chunks of {keep})")
     if not ways:
         return f"not even {PAGE} chunks of {HALF_CHUNK_TOKENS} tokens fit whole: give the reranker more cpus"
-    return f"nothing is cut with {'; '.join(ways)}"
+    return f"nothing is cut with top_k {' or '.join(ways)}; top_k counts from v0.25 on"
 
 
 def _threshold(engines: Mapping[str, str]) -> str:

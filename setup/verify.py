@@ -1,6 +1,7 @@
 """Whether RAGFlow can use the reranker: asked from inside each of its containers, and each fault in a sentence with its remedy."""
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from setup.edge import Edge, Refusal, Result
 LOOK_LIMIT_S = 60
 CALL_LIMIT_S = 120
 PROBE = Path(__file__).with_name("probe.py")
+LINE = 120  # characters of what is shown
 UNSET_KEY = "x"  # what RAGFlow's form gets where none is asked for
 
 
@@ -105,8 +107,16 @@ def run(edge: Edge, target: Target) -> Outcome:
 
 
 def render(shown: Sequence[Shown]) -> str:
+    """One entry under the other, a long text going on under itself."""
     width = max((len(one.where) for one in shown), default=0)
-    return "\n".join(f"  {one.level:<5}  {one.where:<{width}}  {one.text}" for one in shown)
+    entries = []
+    for one in shown:
+        head = f"  {one.level:<5}  {one.where:<{width}}  "
+        room = max(LINE, len(head) + 40)
+        entries += textwrap.wrap(
+            one.text, room, initial_indent=head, subsequent_indent=" " * len(head), break_long_words=False, break_on_hyphens=False
+        )
+    return "\n".join(entries)
 
 
 # -- from where ---------------------------------------------------------------------------------------------------------
@@ -158,7 +168,7 @@ def choose(seen: Sequence[Seen], target: Target) -> tuple[list[Shown], list[Seen
     for one in (by_name[name] for name in sorted(expected)):
         where, on_it = f"inside {one.name}", target.network in one.container.networks
         if one.state != "running":
-            shown.append(Shown(where, "note", f"it is {one.state}, so nothing was asked from there"))
+            shown.append(Shown(where, "note", f"it is not running ({one.state}), so nothing was asked from there"))
         elif on_it:
             asked.append(one)
         elif target.mode == "attach":
@@ -175,7 +185,7 @@ def _absent(own: Seen | None, target: Target) -> str:
     if own is None:
         return "there is no such container: run make up again"
     if own.state != "running":
-        return f"the reranker's container is {own.state}: `docker logs {own.name}` says why, make up starts it again"
+        return f"the reranker's container does not run ({own.state}): `docker logs {own.name}` says why, make up starts it again"
     if target.network not in own.container.networks:
         return f"the reranker's container is not on the network {target.network}: run make up again"
     return ""

@@ -62,7 +62,7 @@ def test_a_ragflow_that_runs_is_asked_and_a_stopped_one_is_told(deployed: Any, t
     assert outcome.right
     assert set(shown) == {f"inside {deployed.running}", f"inside {deployed.stopped}", "the Docker host"}
     assert shown[f"inside {deployed.running}"][1].startswith("the document about Paris scored ")
-    assert shown[f"inside {deployed.stopped}"] == ("note", "it is exited, so nothing was asked from there")
+    assert shown[f"inside {deployed.stopped}"] == ("note", "it is not running (exited), so nothing was asked from there")
     assert outcome.tokens_per_second > 0
 
 

@@ -7,6 +7,7 @@ import pytest
 from serving.rank.scheduler import Item, Scheduler
 from setup import fit
 from tests.support import virtual
+from tests.support.recording import ROOT
 
 SPEEDS = (40, 134, 300, 640, 900, 1500, 3000)
 
@@ -51,8 +52,8 @@ def test_a_faster_machine_is_never_advised_less() -> None:
 SAID = [
     (40, "the first 4 scored, on their first 192 tokens; 62 get no score of the model", "not even 6 chunks of 256 tokens fit whole"),
     (300, "the first 34 scored, on their first 192 tokens; 32 get no score of the model",
-     "nothing is cut with top_k 12 (v0.25 and later) with chunks of 512; top_k 24 (v0.25 and later) with chunks of 256; any top_k with chunks of 96"),
-    (640, "all scored, on their first 218 tokens each", "any top_k with chunks of 192"),
+     "nothing is cut with top_k 12 (chunks of 512) or 24 (chunks of 256) or any (chunks of 96); top_k counts from v0.25 on"),
+    (640, "all scored, on their first 218 tokens each", "or any (chunks of 192)"),
     (1500, "all scored whole", "as they are"),
     (1, "not one can be scored, and the call is refused (503)", "give the reranker more cpus"),
 ]  # fmt: skip
@@ -81,3 +82,11 @@ SENTENCES = "0.2 will do: DOC_ENGINE infinity ({}) sends sentences (v0.23 and la
 ])  # fmt: skip
 def test_the_threshold_follows_the_engine_that_each_ragflow_has_set(engines: dict[str, str], said: str) -> None:
     assert fit.lines(640, deadline=25, least=192, engines=engines)[4] == f"  similarity_threshold     {said}"
+
+
+def test_the_documents_show_what_is_said() -> None:
+    told = [line.strip() for line in fit.lines(300, deadline=25, least=192, engines={"docker-ragflow-cpu-1": "elasticsearch"})[1:]]
+    shown = (ROOT / "docs/ragflow.md").read_text(encoding="utf-8")
+    for line in told:
+        name, _, text = line.partition("  ")
+        assert f"| {name} | {text.strip()} |" in shown

@@ -1088,8 +1088,8 @@ def test_verify_asks_from_every_place_and_says_which_came_out_right(machine: Mac
     assert machine.said[-1] == (
         "\nA rerank, asked for from each place:\n"
         "  right  inside ragflow-cpu  the document about Paris scored 0.900, the other 0.100, in 0.21 s\n"
-        "  WRONG  the Docker host     the document about Paris scored 0.100, the other 0.900: the wrong one comes first; "
-        "docker logs ragflow-vllm-reranker says why"
+        "  WRONG  the Docker host     the document about Paris scored 0.100, the other 0.900: the wrong one comes first; docker\n"
+        "                             logs ragflow-vllm-reranker says why"
     )
 
 

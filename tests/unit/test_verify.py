@@ -229,9 +229,9 @@ CHOSEN: list[tuple[str, Sequence[Seen], Target, list[str], list[tuple[str, str, 
     ("what is no RAGFlow is not", [OWN, Seen(container=a_container("ragflow-mysql", networks=NET))], TARGET, [],
      [("RAGFlow", "note", "no container of it on this host: start it, then run make up again (ragflowContainers names others)")]),
     ("a stopped one is told", [OWN, off_it(state="exited"), on_it("two-ragflow-1")], TARGET, ["two-ragflow-1"],
-     [("inside docker-ragflow-cpu-1", "note", "it is exited, so nothing was asked from there")]),
+     [("inside docker-ragflow-cpu-1", "note", "it is not running (exited), so nothing was asked from there")]),
     ("a restarting one is told", [OWN, on_it(state="restarting")], TARGET, [],
-     [("inside docker-ragflow-cpu-1", "note", "it is restarting, so nothing was asked from there")]),
+     [("inside docker-ragflow-cpu-1", "note", "it is not running (restarting), so nothing was asked from there")]),
     ("one that was made anew is wrong", [OWN, off_it()], a_target(attached=["docker-ragflow-cpu-1"]), [],
      [("inside docker-ragflow-cpu-1", "WRONG", f"it is not on the network docker-ragflow: {AGAIN}")]),
     ("one that is gone is wrong", [OWN], a_target(attached=["docker-ragflow-cpu-1"]), [],
@@ -248,7 +248,7 @@ CHOSEN: list[tuple[str, Sequence[Seen], Target, list[str], list[tuple[str, str, 
     ("in mode none no RAGFlow is no news", [OWN], a_target(mode="none"), [], []),
     ("without the reranker nobody is asked", [on_it()], TARGET, [], [(NAME, "WRONG", "there is no such container: run make up again")]),
     ("nor where it stopped", [Seen(container=a_container(NAME), state="exited"), on_it()], TARGET, [],
-     [(NAME, "WRONG", f"the reranker's container is exited: `docker logs {NAME}` says why, make up starts it again")]),
+     [(NAME, "WRONG", f"the reranker's container does not run (exited): `docker logs {NAME}` says why, make up starts it again")]),
     ("nor where it was cut off", [Seen(container=a_container(NAME)), on_it()], TARGET, [],
      [(NAME, "WRONG", "the reranker's container is not on the network docker-ragflow: run make up again")]),
 ]  # fmt: skip
@@ -429,3 +429,11 @@ def test_lines_stand_under_each_other_with_the_level_in_front() -> None:
         "  note   inside b            three",
     ]
     assert verify.render([]) == ""
+
+
+def test_a_long_text_goes_on_under_itself_and_keeps_its_words() -> None:
+    url = f"http://{'long-' * 30}name:8000/v1"
+    lines = verify.render([Shown("inside b", "WRONG", f"{'word ' * 40}{url} end")]).splitlines()
+    assert [line[:19] for line in lines[1:]] == [" " * 19] * (len(lines) - 1)
+    assert max(len(line) for line in lines if url not in line) <= verify.LINE
+    assert " ".join(" ".join(lines).split()) == f"WRONG inside b {'word ' * 40}{url} end"
