@@ -1,4 +1,4 @@
-"""python3 -m registration register | unregister: what is wanted in the environment, both keys as JSON by standard input, the model's id on standard output."""
+"""python3 -m registration register | unregister | check: what is wanted in the environment, both keys as JSON by standard input, the model's id on standard output."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import TextIO
 from registration.api import Api, Refused, WrongKey
 from registration.entry import Entry, Place
 from registration.transport import Transport, Unreachable, transport
-from registration.verbs import WRONG_KEY, CannotRegister, register, unregister
+from registration.verbs import WRONG_KEY, CannotRegister, check, register, unregister
 
 
 def told(environment: Mapping[str, str], keys: Mapping[str, str]) -> tuple[Place, Entry]:
@@ -41,25 +41,26 @@ def shown(error: Exception, place: Place, entry: Entry) -> str:
 
 def main(argv: list[str], environment: Mapping[str, str], given: TextIO, *, send: Transport | None = None) -> int:
     """The exit status. `send` is for tests."""
-    if argv not in (["register"], ["unregister"]):
-        print("usage: python3 -m registration register|unregister", file=sys.stderr)
+    verbs = {"register": register, "unregister": unregister, "check": check}
+    if len(argv) != 1 or argv[0] not in verbs:
+        print(f"usage: python3 -m registration {'|'.join(verbs)}", file=sys.stderr)
         return 2
     place, entry = told(environment, json.load(given))
     api = Api(send or transport(place))
     try:
-        done = register(api, entry) if argv == ["register"] else unregister(api, entry)
+        done = verbs[argv[0]](api, entry)
     except (Unreachable, Refused, CannotRegister) as error:
         sentence = shown(error, place, entry)
-        if argv == ["register"]:
+        if argv != ["unregister"]:
             print(sentence, file=sys.stderr)
             return 1
         # a RAGFlow that is gone must not keep a stack from being destroyed
         print(f"warning: the reranker may still be entered in RAGFlow: {sentence}; remove it there by hand: VLLM, {entry.instance}", file=sys.stderr)
         return 0
-    for sentence in done.said:
+    for sentence in done.said if argv != ["check"] else ():
         print(f"warning: {sentence}", file=sys.stderr)
     if done.model_id:
-        print(done.model_id)
+        print(*done.said, done.model_id) if argv == ["check"] else print(done.model_id)
     return 0
 
 

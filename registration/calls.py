@@ -108,6 +108,12 @@ def upsert(entry: Entry) -> Call:
     return Call(method="POST", path="/v1/llm/add_llm", body=body)
 
 
+def try_upsert(entry: Entry) -> Call:
+    """RAGFlow's own trial, without storing anything."""
+    call = upsert(entry)
+    return Call(method=call.method, path=call.path, body={**(call.body or {}), "verify": True})
+
+
 def delete(entry: Entry) -> Call:
     return Call(method="POST", path="/v1/llm/delete_llm", body={"llm_factory": PROVIDER, "llm_name": stored_name(entry)})
 

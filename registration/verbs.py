@@ -48,6 +48,16 @@ def register(api: Api, entry: Entry) -> Done:
     return Done(model_id=model_id(generation, entry))
 
 
+def check(api: Api, entry: Entry) -> Done:
+    """Whether RAGFlow holds the entry as it is wanted, and its own trial of it: a call from inside RAGFlow. Changes nothing. Raises Unreachable, Refused."""
+    seen = look(api, entry)
+    generation = seen.release.generation
+    if not seen.as_wanted:
+        raise Refused(f"RAGFlow {seen.release.version} holds it otherwise: {', '.join(seen.differences)}; make up puts that right")
+    api(calls.try_upsert(entry) if generation is Generation.UPSERT else calls.verify(entry))
+    return Done(model_id=model_id(generation, entry), said=(f"RAGFlow {seen.release.version}",))
+
+
 def _put(api: Api, entry: Entry, seen: Standing) -> None:
     if not seen.there:
         _provide(api)

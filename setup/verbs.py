@@ -229,13 +229,39 @@ def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:
         local=Daemon("ready", host).local,  # else the published port is on that host's loopback
     )
     outcome = verify.run(edge, target)
-    edge.say("\nA rerank, asked for from each place:\n" + (verify.render(outcome.shown) or "  there is no place to ask from"))
+    shown = [*outcome.shown, *_registration(edge, ready, found, target, setting)]
+    edge.say("\nA rerank, asked for from each place:\n" + (verify.render(shown) or "  there is no place to ask from"))
     # The mock's speed is no model's.
     if outcome.right and outcome.tokens_per_second and setting("backend") != "mock":
         dials = {key: int(setting(key)) for key in ("deadlineSeconds", "minDocumentTokens")}
         lines = fit.lines(outcome.tokens_per_second, deadline=dials["deadlineSeconds"], least=dials["minDocumentTokens"], engines=outcome.engines)
         edge.say("\n" + "\n".join(lines))
-    return outcome.right
+    return all(one.level != "WRONG" for one in shown)
+
+
+def _registration(edge: Edge, ready: Ready, found: Mapping[str, Any], target: verify.Target, setting: Callable[[str], str]) -> list[verify.Shown]:
+    """RAGFlow's own word on the entry that the stack made there: what it holds, and its own trial of it."""
+    form = found.get("ragflow")
+    if not isinstance(form, dict) or not form.get("modelId"):
+        return []
+    inside = setting("ragflowUrl") == "container"
+    told = {
+        "RAGFLOW_URL": "http://127.0.0.1:9380" if inside else setting("ragflowUrl"),
+        "RAGFLOW_CONTAINER": next(iter(target.attached), "") if inside else "",
+        "INSTANCE": target.container,
+        "MODEL": target.model,
+        "BASE_URL": target.url,
+        "MAX_TOKENS": str(form.get("maxTokens", "")),
+        "DEFAULT": setting("ragflowDefault"),
+        **({"DOCKER_HOST": target.docker[-1]} if len(target.docker) > 1 else {}),
+    }
+    keys = {"ragflow": stack.secret(edge, ready.program, ready.stack, "ragflowApiKey"), "reranker": target.key}
+    python = str(venv.ensure(edge, venv.RUNTIME_LOCK))
+    argv = ["env", *(f"{name}={value}" for name, value in told.items()), python, "-m", "registration", "check"]
+    answer = edge.run(argv, verify.CALL_LIMIT_S, json.dumps(keys))
+    if answer.code:
+        return [verify.Shown("RAGFlow's own list", "WRONG", answer.tail())]
+    return [verify.Shown("RAGFlow's own list", "right", f"it holds and reaches the reranker: {answer.out.strip()}")]
 
 
 def _adopt(edge: Edge, found: Daemon) -> None:

@@ -17,7 +17,7 @@ from registration.entry import Entry
 from registration.releases import Generation, generation_of, model_id
 from registration.standing import chats_using, look
 from registration.transport import Answer, Unreachable
-from registration.verbs import CannotRegister, register, unregister
+from registration.verbs import CannotRegister, check, register, unregister
 from tests.support.ragflow_api import KEY, Instance, Model, RagflowApi
 from tests.support.recording import ROOT
 
@@ -467,3 +467,32 @@ def test_it_needs_nothing_but_pythons_own_library() -> None:
     )
     done = subprocess.run([sys.executable, "-I", "-c", look_up, str(ROOT)], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == ""
+
+
+# -- check --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_a_check_has_ragflow_try_the_entry_and_changes_nothing(version: str) -> None:
+    tried: list[tuple[str, ...]] = []
+    ragflow = entered(version)
+    before = held(ragflow)
+    ragflow.verify = lambda *told: tried.append(told) or ""  # type: ignore[func-returns-value]
+    done = check(api(ragflow), ENTRY)
+    assert (done.model_id, held(ragflow)) == (IDS[version], before)
+    assert len(tried) == 1
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_a_check_says_what_ragflow_cannot_reach_in_ragflows_words(version: str) -> None:
+    ragflow = entered(version)
+    ragflow.verify = lambda *_: "[Errno -2] Name or service not known"
+    with pytest.raises(Refused, match=r"Name or service not known|Fail to access model"):
+        check(api(ragflow), ENTRY)
+
+
+@pytest.mark.parametrize("version", ALL)
+def test_a_check_says_where_somebody_changed_the_entry(version: str) -> None:
+    ragflow = a_ragflow(version)
+    with pytest.raises(Refused, match="not in RAGFlow; make up puts that right"):
+        check(api(ragflow), ENTRY)

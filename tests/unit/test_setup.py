@@ -1130,6 +1130,23 @@ def test_verify_of_an_external_service_asks_it_from_here_alone(machine: Machine)
     assert "  right  this machine  " in machine.text
 
 
+@pytest.mark.parametrize(("answer", "code", "said"), [
+    (Result(0, "RAGFlow v0.27.0 m@n@VLLM\n"), 0, "  right  RAGFlow's own list  it holds and reaches the reranker: RAGFlow v0.27.0 m@n@VLLM"),
+    (Result(1, "", "RAGFlow refused the reranker: it does not answer"), 1, "  WRONG  RAGFlow's own list  RAGFlow refused the reranker: it does not answer"),
+])  # fmt: skip
+def test_verify_has_ragflow_try_what_the_stack_entered_there(machine: Machine, answer: Result, code: int, said: str) -> None:
+    outputs = {**OUTPUTS, "containerName": "", "ragflow": {"modelId": "m@n@VLLM", "maxTokens": "4096"}}
+    machine.answers |= {
+        "registration check": answer, "stack output": Result(0, json.dumps(outputs)), "config get ragflowUrl": Result(0, "http://127.0.0.1:9380\n"),
+        "config get ragflowApiKey": Result(0, "ragflow-s3cret\n"), "config get ragflowContainers": Result(0, "[]\n"),
+    }  # fmt: skip
+    assert main(["verify"], machine) == code
+    assert said in machine.text
+    [asked] = [line for line in machine.ran if "registration check" in line]
+    assert "RAGFLOW_URL=http://127.0.0.1:9380 " in asked
+    assert "s3cret" not in "".join(machine.ran)
+
+
 def test_verify_says_where_there_is_nothing_to_verify(machine: Machine) -> None:
     machine.answers["stack output"] = Result(0, "{}")
     assert main(["verify"], machine) == 1
