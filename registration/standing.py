@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from registration import calls
-from registration.api import Api, NoSuchRoute, Refused, Release, WrongKey
+from registration.api import Api, NoSuchRoute, Refused, Release
 from registration.entry import MODEL_TYPE, PROVIDER, Entry
 from registration.releases import Generation, model_id, stored_name
 
@@ -58,7 +58,7 @@ def _instance(api: Api, entry: Entry, release: Release) -> Standing:
     if entry.instance not in instance_names(api):
         return Standing(release=release, differences=(ABSENT,))
     shown = api(calls.instance(entry)) or {}
-    models, complete = _models(api, entry)
+    models = [row for row in api(calls.models(entry)) or [] if isinstance(row, dict)]
     differences: list[str] = []
     # v0.26 shows neither of them
     if "base_url" in shown:
@@ -69,15 +69,14 @@ def _instance(api: Api, entry: Entry, release: Release) -> Standing:
     off = False
     if ours is None:
         differences.append(f"no model {entry.model} in its instance")
-    elif complete:
+    else:
         off = ours.get("status") == "inactive"
         types = ours.get("model_type")
         differences += _differs("type", types if isinstance(types, str) else ", ".join(sorted(types or [])), MODEL_TYPE)
         differences += _differs("max tokens", ours.get("max_tokens"), entry.max_tokens)
         differences += ["its model switched off"] if off else []
-    if ours is not None:
         differences += _default(api, entry, release)
-    others = tuple(_taken_back(row) for row in models if row.get("name") != entry.model) if complete else ()
+    others = tuple(_taken_back(row) for row in models if row.get("name") != entry.model)
     uuids = {str(row["model_id"]) for row in api.rows(calls.RERANK_MODELS) if _is_ours(row, entry) and row.get("model_id")}
     ids = frozenset({model_id(release.generation, entry), *uuids})
     return Standing(release=release, there=True, differences=tuple(differences), others=others, ids=ids, off=off)
@@ -88,20 +87,8 @@ def instance_names(api: Api) -> list[str]:
     return [str(row.get("instance_name")) for row in api.rows(calls.INSTANCES)]
 
 
-def _models(api: Api, entry: Entry) -> tuple[list[Mapping[str, Any]], bool]:
-    """Models of our instance, and whether that is all of each. v0.26 fails at its own list of them; its list of all models has the names of those that rerank."""
-    try:
-        found = api(calls.models(entry))
-    except (NoSuchRoute, WrongKey):
-        raise
-    except Refused:
-        return [row for row in api.rows(calls.RERANK_MODELS) if _is_ours(row, entry, any_model=True)], False
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else [], True
-
-
-def _is_ours(row: Mapping[str, Any], entry: Entry, *, any_model: bool = False) -> bool:
-    named = (row.get("provider_name"), row.get("instance_name")) == (PROVIDER, entry.instance)
-    return named and (any_model or row.get("name") == entry.model)
+def _is_ours(row: Mapping[str, Any], entry: Entry) -> bool:
+    return (row.get("provider_name"), row.get("instance_name"), row.get("name")) == (PROVIDER, entry.instance, entry.model)
 
 
 def _taken_back(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -280,7 +280,7 @@ class RagflowApi:
                 list(model["model_type"]),
                 model["max_tokens"],
                 old.status if (old := kept[model["model_name"]]) else "active",
-                model.get("extra") or {},
+                without(model.get("extra"), "max_tokens"),
             )
             for model in body["model_info"]
         }
@@ -302,10 +302,11 @@ class RagflowApi:
 
     def _show_models(self, name: str) -> Reply:
         one = self.named(name)
-        if self.number < (0, 27) or one is None:
-            return no("Internal server error")  # v0.26 puts a set into its JSON
+        if one is None:
+            return no(f"No instance found for provider 'VLLM' and instance '{name}'")
         rows = [
-            {"name": model, "model_type": held.types, "max_tokens": held.max_tokens, "status": held.status, "extra": held.extra}
+            {"name": model, "model_type": held.types, "max_tokens": held.max_tokens, "status": held.status}
+            | ({"extra": {"max_tokens": held.max_tokens, **held.extra}} if self.number >= (0, 27) else {})
             for model, held in one.models.items()
         ]
         return yes(rows)
@@ -347,6 +348,10 @@ def yes(data: Any = None) -> Reply:
 
 def no(message: str) -> Reply:
     return 200, {"code": 102, "message": message}
+
+
+def without(extra: dict[str, Any] | None, *names: str) -> dict[str, Any]:
+    return {key: value for key, value in (extra or {}).items() if key not in names}
 
 
 def normal(url: str) -> str:

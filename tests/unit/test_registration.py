@@ -208,11 +208,13 @@ def test_the_users_own_models_are_not_touched(version: str) -> None:
     assert ragflow.table == [theirs]
 
 
-def test_models_that_a_person_put_into_our_instance_are_kept_where_the_release_shows_them() -> None:
-    ragflow = entered("v0.27.0")
-    ragflow.instances[0].models["theirs"] = Model(["chat"], 100, extra={"is_tools": True})
+@pytest.mark.parametrize("version", PROVIDER)
+def test_models_that_a_person_put_into_our_instance_are_kept(version: str) -> None:
+    ragflow = entered(version)
+    theirs = Model(["chat"], 100, extra={"is_tools": True} if version == "v0.27.0" else {})  # v0.26 shows no more of them
+    ragflow.instances[0].models["theirs"] = theirs
     register(api(ragflow), replace(ENTRY, max_tokens=2048))
-    assert ragflow.instances[0].models["theirs"] == Model(["chat"], 100, extra={"is_tools": True})
+    assert ragflow.instances[0].models["theirs"] == theirs
     assert unregister(api(ragflow), ENTRY).said == (
         f"RAGFlow's instance {NAME} was left: it holds theirs as well, which this stack did not put there; remove it by hand",
     )
@@ -308,8 +310,11 @@ DRIFT: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("version", ["v0.24.0", "v0.25.2", "v0.27.0"])
-@pytest.mark.parametrize(("change", "sentence"), DRIFT, ids=[sentence for _, sentence in DRIFT])
+# v0.26 shows no address
+SEEN = [(version, *drift) for version in ALL for drift in DRIFT if (version, *drift[0]) != ("v0.26.4", "base_url")]
+
+
+@pytest.mark.parametrize(("version", "change", "sentence"), SEEN, ids=[f"{version}, {sentence}" for version, _, sentence in SEEN])
 def test_what_a_person_changed_is_said_and_put_right(version: str, change: dict[str, Any], sentence: str) -> None:
     ragflow = entered(version)
     by_hand(ragflow, **change)
