@@ -1,5 +1,6 @@
 """setup/probe.py against servers and RAGFlow's own client, and setup/verify.py: from where is asked, and a sentence for each fault."""
 
+import ast
 import contextlib
 import json
 import os
@@ -160,6 +161,10 @@ def test_a_python_reads_the_probe_from_its_standard_input_and_the_jobs_proxies_s
             assert report["proxy"] == expected
             assert report["rerank"]["status"] == 200
     assert {one["key"] for one in asked} == {"Bearer sk-\"quoted'\\"}
+
+
+def test_an_old_python_in_a_container_can_read_the_probe() -> None:
+    ast.parse(verify.PROBE.read_text(encoding="utf-8"), feature_version=(3, 7))
 
 
 # environment, and whether RAGFlow's client sends the call to the proxy
