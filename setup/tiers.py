@@ -4,7 +4,8 @@ from setup import daemon, pulumi
 from setup.daemon import Daemon
 from setup.edge import GIB, Edge
 
-TIERS = ("unit", "docker", "engine", "vllm")
+TIERS = ("unit", "docker", "engine", "vllm", "ragflow")
+RAGFLOW_ADDRESS, RAGFLOW_KEY = "RAGFLOW_API", "RAGFLOW_API_KEY"
 VLLM_MEMORY_GIB = 12
 VLLM_DISK_GIB = 25
 
@@ -13,6 +14,8 @@ def obstacle(edge: Edge, tier: str) -> str:
     """Why the tests of this tier cannot run here, in a few words; empty where they can."""
     if tier == "unit":
         return ""
+    if tier == "ragflow":
+        return _ragflow(edge)
     if tier in ("engine", "vllm"):  # vllm applies the laptop's stack with the real engine
         why = _engine(edge)
         if why:
@@ -21,6 +24,11 @@ def obstacle(edge: Edge, tier: str) -> str:
     if found.state != "ready":
         return f"Docker does not answer: {found.detail}"
     return _room(edge, found) if tier == "vllm" else ""
+
+
+def _ragflow(edge: Edge) -> str:
+    lost = [name for name in (RAGFLOW_ADDRESS, RAGFLOW_KEY) if not edge.env.get(name)]
+    return f"no real RAGFlow: set {' and '.join(lost)} (docs/ragflow.md)" if lost else ""
 
 
 def _engine(edge: Edge) -> str:

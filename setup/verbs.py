@@ -116,7 +116,7 @@ def test(edge: Edge) -> int:
     if not folders:
         raise Refusal(f"TIERS={','.join(picked)}: there is no folder of these under tests/")
     python = venv.ensure(edge, venv.DEV_LOCK)
-    if picked != ["unit"]:
+    if set(picked) - {"unit", "ragflow"}:
         try:
             _adopt(edge, daemon.ensure(edge))
         except Refusal as reason:
@@ -179,7 +179,7 @@ def main(argv: Sequence[str], edge: Edge) -> int:
     """Runs one verb; returns its exit code: pulumi's or pytest's own, 1 for a refusal, 2 for no such verb."""
     if len(argv) != 1 or argv[0] not in VERBS:
         lines = [verb.__doc__.splitlines()[0] for verb in VERBS.values() if verb.__doc__]
-        usage = "usage: make [VERB] [STACK=laptop] [YES=1] [TIERS=unit,docker,engine,vllm] [BENCH=speed]\n  " + "\n  ".join(lines)
+        usage = f"usage: make [VERB] [STACK=laptop] [YES=1] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]\n  " + "\n  ".join(lines)
         (edge.complain if argv else edge.say)(usage)
         return 2 if argv else 0
     try:

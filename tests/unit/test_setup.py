@@ -1045,7 +1045,7 @@ def test_test_goes_on_with_a_warning_where_docker_and_pulumi_cannot_be_had(machi
 def test_an_unknown_tier_is_refused_with_those_there_are(machine: Machine, picked: str) -> None:
     machine.env["TIERS"] = picked
     assert main(["test"], machine) == 1
-    assert machine.said == [f"error: TIERS={picked}: choose from unit,docker,engine,vllm"]
+    assert machine.said == [f"error: TIERS={picked}: choose from unit,docker,engine,vllm,ragflow"]
 
 
 def test_a_tier_without_tests_is_refused(machine: Machine) -> None:
@@ -1251,6 +1251,7 @@ def test_an_old_python_gets_one_sentence(tmp_path: Path) -> None:
         ("engine", {"docker"}, {}, "Docker does not answer: no docker program on PATH"),
         ("vllm", set(), {}, ""),
         ("vllm", {"pulumi"}, {}, "no pulumi program on PATH"),
+        ("ragflow", set(), {}, "no real RAGFlow: set RAGFLOW_API and RAGFLOW_API_KEY (docs/ragflow.md)"),
         ("vllm", set(), {"docker info": SMALL}, "the Docker host has 8.0 GiB of memory, and 12 are needed"),
     ],
 )
@@ -1258,6 +1259,14 @@ def test_what_a_tier_lacks(machine: Machine, tier: str, lost: set[str], answers:
     machine.installed -= lost
     machine.answers |= answers
     assert tiers.obstacle(machine, tier) == why
+
+
+def test_the_ragflow_tier_wants_an_address_and_a_key_and_neither_docker_nor_pulumi(machine: Machine) -> None:
+    machine.installed -= {"docker", "pulumi"}
+    machine.env["RAGFLOW_API"] = "http://127.0.0.1:9380"
+    assert tiers.obstacle(machine, "ragflow") == "no real RAGFlow: set RAGFLOW_API_KEY (docs/ragflow.md)"
+    machine.env["RAGFLOW_API_KEY"] = "ragflow-x"
+    assert tiers.obstacle(machine, "ragflow") == ""
 
 
 def test_the_vllm_tier_wants_room(machine: Machine) -> None:
@@ -1311,7 +1320,7 @@ def test_a_required_tier_that_cannot_run_fails(small_suite: Callable[..., tuple[
 def test_an_unknown_required_tier_is_a_usage_error(small_suite: Callable[..., tuple[int, str]]) -> None:
     code, text = small_suite(RERANKER_REQUIRE_TIERS="engin")
     assert code == 4
-    assert "RERANKER_REQUIRE_TIERS=engin: choose from unit,docker,engine,vllm" in text
+    assert "RERANKER_REQUIRE_TIERS=engin: choose from unit,docker,engine,vllm,ragflow" in text
 
 
 def test_a_tiers_marker_picks_it(small_suite: Callable[..., tuple[int, str]]) -> None:
