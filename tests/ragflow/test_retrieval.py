@@ -24,7 +24,7 @@ from serving.launch import mock
 from serving.options import ServiceOptions
 from setup import tiers
 from tests.support import asgi, contract, embeddings
-from tests.support.ragflow_client import Ragflow, Reply
+from tests.support.real_ragflow import Ragflow, Reply
 from tests.unit.builders import a_settings
 
 MODEL = "qwen3-reranker-0.6b"
