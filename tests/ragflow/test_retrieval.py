@@ -29,6 +29,7 @@ from tests.unit.builders import a_settings
 
 MODEL = "qwen3-reranker-0.6b"
 CHUNKS = 66
+ONE_CALL = 64  # v0.25 asks about no more
 # words that RAGFlow's stemmer leaves as they are: it sends stems
 WORDS = ("river", "water", "north", "harbor", "cloud", "garden", "winter", "market", "silver", "forest")
 QUESTION = " ".join(WORDS)
@@ -131,7 +132,7 @@ def added(ragflow: Ragflow) -> Iterator[Reranker]:
 
 
 def test_ragflow_tries_the_model_itself_when_it_is_added(added: Reranker) -> None:
-    assert added.gate.posts == 1
+    assert added.gate.posts in (1, 2)  # v0.26 tries it twice
 
 
 def test_a_model_that_does_not_answer_is_not_added(ragflow: Ragflow) -> None:
@@ -149,11 +150,12 @@ def test_without_a_reranker_all_chunks_are_found(ragflow: Ragflow, dataset: str)
 
 
 def test_a_question_is_ranked_by_our_scores_in_one_call(ragflow: Ragflow, dataset: str, added: Reranker) -> None:
+    trials = added.gate.posts
     found = ragflow.retrieve(dataset, QUESTION, added.id)
     assert found.good, found
-    assert added.gate.posts == 2  # the trial, and this
+    assert added.gate.posts == trials + 1
     chunks = found.data["chunks"]
-    assert len(chunks) == CHUNKS
+    assert ONE_CALL <= len(chunks) <= CHUNKS
     ours = [chunk["vector_similarity"] for chunk in chunks]
     assert len({round(score, 2) for score in ours}) >= len(WORDS)
     by_words: dict[int, list[float]] = {}
@@ -192,7 +194,7 @@ def test_a_long_question_is_answered(ragflow: Ragflow, dataset: str, added: Rera
     if alone.status != 200:
         pytest.xfail(f"the service refuses {LONG_WORDS} words with {alone.status}, and RAGFlow answers: {found.message}")
     assert found.good, found
-    assert len(found.data["chunks"]) == CHUNKS
+    assert ONE_CALL <= len(found.data["chunks"]) <= CHUNKS
 
 
 @pytest.mark.parametrize("name", ["Qwen3-Reranker-0.6B", "QWEN3-RERANKER-0.6B"])
