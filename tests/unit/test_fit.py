@@ -8,6 +8,7 @@ from serving.rank.scheduler import Item, Scheduler
 from setup import fit
 from tests.support import virtual
 from tests.support.recording import ROOT
+from tests.unit.builders import a_settings
 
 SPEEDS = (40, 134, 300, 640, 900, 1500, 3000)
 
@@ -84,9 +85,11 @@ def test_the_threshold_follows_the_engine_that_each_ragflow_has_set(engines: dic
     assert fit.lines(640, deadline=25, least=192, engines=engines)[4] == f"  similarity_threshold     {said}"
 
 
-def test_the_documents_show_what_is_said() -> None:
-    told = [line.strip() for line in fit.lines(300, deadline=25, least=192, engines={"docker-ragflow-cpu-1": "elasticsearch"})[1:]]
+def test_the_documents_show_what_is_said_by_default() -> None:
+    deadline = a_settings().deadline_seconds
+    told = [line.strip() for line in fit.lines(300, deadline=deadline, least=192, engines={"docker-ragflow-cpu-1": "elasticsearch"})[1:]]
     shown = (ROOT / "docs/ragflow.md").read_text(encoding="utf-8")
+    assert f"within `deadlineSeconds` {deadline}" in shown
     for line in told:
         name, _, text = line.partition("  ")
         assert f"| {name} | {text.strip()} |" in shown
