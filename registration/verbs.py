@@ -1,10 +1,12 @@
 """register and unregister: what is done in RAGFlow, release by release. No second POST, no provider deleted, no model touched but ours."""
 
 import re
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from registration import calls
-from registration.api import Api, NoSuchRoute, Refused
+from registration.api import Api, NoSuchRoute, Refused, WrongKey
 from registration.entry import Entry
 from registration.releases import Generation, model_id
 from registration.standing import Standing, chats_using, instance_names, is_default, look, tenant
@@ -17,6 +19,8 @@ WRONG_KEY = (
     "ragflowApiKey: RAGFlow does not take the value (not shown); make a key in RAGFlow (your picture, then API) and set it with: "
     "pulumi config set --secret ragflowApiKey. Releases before v0.24 take none for models: there add the model by hand and empty ragflowUrl"
 )
+
+TRIAL_SECONDS = 9.5  # RAGFlow ends its trial of a model after 10 s
 
 
 class CannotRegister(Exception):
@@ -31,8 +35,23 @@ class Done:
     said: tuple[str, ...] = ()
 
 
-def register(api: Api, entry: Entry) -> Done:
-    """The entry as it is wanted, whatever stands there. Raises Unreachable, Refused or CannotRegister; then what stood there stands, but for v0.26 (see _remake)."""
+def register(api: Api, entry: Entry, clock: Callable[[], float] = time.monotonic) -> Done:
+    """The entry as it is wanted, whatever stands there. Raises Unreachable, Refused or CannotRegister; then what stood there stands, but for v0.26 (see _remake).
+
+    A RAGFlow that was just started loads its client within its own trial, which can end it: what was refused after so long is asked for once more.
+    """
+    start = clock()
+    try:
+        return _register(api, entry)
+    except (WrongKey, NoSuchRoute):
+        raise
+    except Refused:
+        if clock() - start < TRIAL_SECONDS:
+            raise
+        return _register(api, entry)
+
+
+def _register(api: Api, entry: Entry) -> Done:
     seen = look(api, entry)
     generation = seen.release.generation
     if generation is Generation.BY_HAND:

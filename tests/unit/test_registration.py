@@ -230,6 +230,30 @@ def test_a_reranker_that_does_not_answer_ragflow_leaves_what_stood_there(version
     assert held(ragflow) == [as_entered(version)]
 
 
+@pytest.mark.parametrize(("seconds", "trials"), [(10.0, 2), (0.2, 1)])
+@pytest.mark.parametrize("version", ALL)
+def test_a_trial_that_ran_out_of_its_time_is_asked_for_once_more_and_no_other(version: str, seconds: float, trials: int) -> None:
+    clock, tried = [0.0], []
+
+    def cold(*told: str) -> str:
+        """RAGFlow right after its start: the first trial ends with its time."""
+        tried.append(told)
+        if len(tried) > 1:
+            return ""
+        clock[0] += seconds
+        return "timed out"
+
+    ragflow = a_ragflow(version, verify=cold)
+    if trials == 1:
+        with pytest.raises(Refused, match="timed out"):
+            register(api(ragflow), ENTRY, clock=lambda: clock[0])
+        assert held(ragflow) == []
+    else:
+        register(api(ragflow), ENTRY, clock=lambda: clock[0])
+        assert held(ragflow) == [as_entered(version)]
+    assert len(tried) == trials
+
+
 @pytest.mark.parametrize("version", ALL)
 def test_a_reranker_that_never_answered_leaves_nothing_behind(version: str) -> None:
     ragflow = a_ragflow(version, verify=lambda *_: "Connection refused")
