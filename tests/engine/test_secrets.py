@@ -78,7 +78,7 @@ def downloading(project: Make, base_image: str, tmp_path: Path) -> Project:
     docker("save", "-o", str(archive), base_image, timeout=300)
     stack = project(
         backend="cpu", imageStrategy="archive", archivePath=str(archive), archiveImage=base_image, baseImage=None, memoryGiB=7,
-        modelMirrors=["http://127.0.0.1:9"],
+        modelMirrors=["http://127.0.0.1:9"], modelTokenHosts=["http://127.0.0.1:9"],
     )  # fmt: skip
     stack.set_secret("modelToken", MODEL_TOKEN)
     return stack
