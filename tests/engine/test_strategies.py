@@ -54,7 +54,7 @@ def test_a_local_clone_is_built_and_served_but_not_with_a_flag_that_vllm_does_no
     stack.set(vllmExtraArgs=["--seed", "7"])
     stack.up()
     assert inspect(stack.container)["Args"][-2:] == ["--seed", "7"]
-    assert model_names(stack) == {fakevllm.SLUG, f"/models/{fakevllm.SLUG}"}
+    assert model_names(stack) == {fakevllm.SLUG}
     assert best(stack, "capital of France", "Bananas are yellow", "Paris is the capital of France") == "Paris is the capital of France"
     with pytest.raises(urllib.error.HTTPError, match="403") as refused:
         urllib.request.urlopen(f"http://127.0.0.1:{stack.port}/v1/models", timeout=30)
