@@ -79,7 +79,7 @@ def served(image: str, model: Path, *, slug: str, over: Mapping[Path, str] | Non
             url=url,
             service=contract.Service(
                 ask=ask,
-                names=(slug, f"/models/{slug}"),
+                names=(slug,),
                 max_model_len=settings.max_model_len,
                 max_documents=settings.max_documents,
                 max_query_tokens=settings.max_query_tokens,
