@@ -24,18 +24,17 @@ from components import (
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
 from components.reranker import internal_url
-from config.settings import CONTAINER, Settings
-from host import labels, ragflow
+from config.settings import Settings
+from host import labels, ragflow, registered
 from host.docker import environment
 from host.observe import Container, Host
 from host.registered import Registered
-from registration.entry import KEY_PLACEHOLDER, PROVIDER, Entry, Place
+from registration.entry import KEY_PLACEHOLDER, MODEL_TYPE, PROVIDER, Entry, Place
 from serving import dials
 from serving.launch import options
 from serving.options import ServiceOptions
 
 NO_RAGFLOW = "no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers"
-INSIDE_RAGFLOW = "http://127.0.0.1:9380"  # its API, seen from its own container, whatever port the host publishes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,19 +170,10 @@ class Plan:
     @property
     def place(self) -> Place:
         """Where RAGFlow takes it. Raises ragflow.NotFound where its container is asked for and there is not one alone."""
-        s = self.settings
-        if s.ragflow_url != CONTAINER:
-            return Place(url=s.ragflow_url.rstrip("/"), key=s.ragflow_api_key)
         running = [container for container in self.ragflows if container.running] or self.ragflows
-        if len(running) != 1:
-            seen = ", ".join(container.name for container in running) or "none"
-            raise ragflow.NotFound(
-                f"ragflowUrl: 'container' needs one RAGFlow container on this host, and there is {seen}; start RAGFlow, name one in ragflowContainers, or set "
-                "the address of its API"
-            )
-        return Place(url=INSIDE_RAGFLOW, container=running[0].name, key=s.ragflow_api_key)
+        return registered.place(self.settings.ragflow_url, self.settings.ragflow_api_key, [container.name for container in running])
 
-    def registration(self, reranker: Reranker, attachment: RagflowAttachment, registered: Registered) -> RegistrationArgs:
+    def registration(self, reranker: Reranker, attachment: RagflowAttachment, held: Registered) -> RegistrationArgs:
         place, entry = self.place, self.entry
         return RegistrationArgs(
             url=place.url,
@@ -193,7 +183,7 @@ class Plan:
             base_url=reranker.internal_url,
             max_tokens=entry.max_tokens,
             default=self.settings.ragflow_default,
-            found=registered.found,
+            found=held.found,
             ragflow_key=place.key,
             reranker_key=entry.api_key,
             needs=[reranker.healthy, attachment],
@@ -290,7 +280,7 @@ def ragflow_form(s: Settings, base_url: str, model: str, model_id: str = "") -> 
     """What RAGFlow's 'add model' form wants, field by field, and its older configuration snippet. `model_id`: how it is named where the stack entered it."""
     return {
         "factory": PROVIDER,
-        "modelType": "rerank",
+        "modelType": MODEL_TYPE,
         "modelName": model,
         "baseUrl": base_url,
         "apiKey": "the value of apiKey (pulumi config get apiKey)" if s.api_key else KEY_PLACEHOLDER,

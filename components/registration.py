@@ -1,11 +1,12 @@
 """The reranker as a model in RAGFlow."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pulumi
 import pulumi_command as command
+
+from registration import handed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,17 +41,20 @@ class RagflowRegistration(pulumi.ComponentResource):
             f"{name}-entry",
             create=RUN.format(verb="register"),  # an update runs it too: it puts right whatever stands there
             delete=RUN.format(verb="unregister"),
-            # argv and environment would show in every list of processes
-            stdin=pulumi.Output.all(pulumi.Output.secret(args.ragflow_key), pulumi.Output.secret(args.reranker_key)).apply(_keys),
+            stdin=pulumi.Output.all(pulumi.Output.secret(args.ragflow_key), pulumi.Output.secret(args.reranker_key)).apply(
+                lambda both: handed.keys(*both)
+            ),
             environment={
                 **args.environment,
-                "RAGFLOW_URL": args.url,
-                "RAGFLOW_CONTAINER": args.container,
-                "INSTANCE": args.instance,
-                "MODEL": args.model,
-                "BASE_URL": args.base_url,
-                "MAX_TOKENS": str(args.max_tokens),
-                "DEFAULT": args.default,
+                **handed.environment(
+                    url=args.url,
+                    container=args.container,
+                    instance=args.instance,
+                    model=args.model,
+                    base_url=args.base_url,
+                    max_tokens=args.max_tokens,
+                    default=args.default,
+                ),
                 "FOUND": args.found,
             },
             # Another RAGFlow, another name or (before v0.26) another model is another entry: the old one goes first, for the new one may be the same place.
@@ -65,10 +69,6 @@ class RagflowRegistration(pulumi.ComponentResource):
         )
         self.model_id = pulumi.Output.unsecret(entry.stdout)
         self.register_outputs({"model_id": self.model_id})
-
-
-def _keys(both: Sequence[str]) -> str:
-    return json.dumps({"ragflow": both[0], "reranker": both[1]})
 
 
 # The project's own Python: the one on PATH may be older. The working directory is the project's.

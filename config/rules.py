@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from config.settings import CONTAINER, SECRETS, Settings, camel
+from config.settings import SECRETS, Settings, camel
+from registration.entry import CONTAINER
 from serving.dials import Rule, between, one_of, rules_of
 from serving.launch.flags import Refused, refuse_own_flags
 from serving.launch.options import GpuDials, LaunchDials

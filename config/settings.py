@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from serving.launch.options import GpuDials, LaunchDials
 from serving.options import ServiceDials
 
-CONTAINER = "container"  # ragflowUrl: not an address, but RAGFlow's own container
 SECRETS = ("api_key", "model_token", "ragflow_api_key")
 
 

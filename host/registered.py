@@ -1,11 +1,12 @@
 """RAGFlow as it holds the reranker right now, read before anything is declared: what somebody changed or removed by hand shows in a plain preview. Reads only."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from host.ragflow import NotFound
 from registration.api import Api, Refused, WrongKey
-from registration.entry import Entry, Place
+from registration.entry import CONTAINER, INSIDE, Entry, Place
 from registration.releases import Generation
 from registration.standing import look
 from registration.transport import Transport, Unreachable, transport
@@ -27,6 +28,18 @@ class Registered:
     found: str = ""
     note: str = ""
     warning: str = ""
+
+
+def place(url: str, key: str, containers: Sequence[str]) -> Place:
+    """Where RAGFlow takes it: `url` is ragflowUrl, `containers` the names of RAGFlow's own. Raises NotFound where one is needed and there is not one alone."""
+    if url != CONTAINER:
+        return Place(url=url.rstrip("/"), key=key)
+    if len(containers) != 1:
+        raise NotFound(
+            f"ragflowUrl: 'container' needs one RAGFlow container on this host, and there is {', '.join(containers) or 'none'}; start RAGFlow, name one in "
+            "ragflowContainers, or set the address of its API"
+        )
+    return Place(url=INSIDE, container=containers[0], key=key)
 
 
 def observe(place: Place, entry: Entry, *, surroundings: Mapping[str, str], send: Transport | None = None) -> Registered:

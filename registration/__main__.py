@@ -1,6 +1,5 @@
 """python3 -m registration register | unregister | check: what is wanted in the environment, both keys as JSON by standard input, the model's id on standard output."""
 
-import json
 import os
 import sys
 from collections.abc import Mapping
@@ -8,22 +7,9 @@ from typing import TextIO
 
 from registration.api import Api, Refused, WrongKey
 from registration.entry import Entry, Place
+from registration.handed import taken
 from registration.transport import Transport, Unreachable, transport
 from registration.verbs import WRONG_KEY, CannotRegister, check, register, unregister
-
-
-def told(environment: Mapping[str, str], keys: Mapping[str, str]) -> tuple[Place, Entry]:
-    """Place and entry as components/registration.py hands them over."""
-    place = Place(url=environment["RAGFLOW_URL"], container=environment["RAGFLOW_CONTAINER"], key=keys["ragflow"])
-    entry = Entry(
-        instance=environment["INSTANCE"],
-        model=environment["MODEL"],
-        base_url=environment["BASE_URL"],
-        max_tokens=int(environment["MAX_TOKENS"]),
-        api_key=keys["reranker"],
-        default=environment["DEFAULT"] == "tenant",
-    )
-    return place, entry
 
 
 def shown(error: Exception, place: Place, entry: Entry) -> str:
@@ -45,7 +31,7 @@ def main(argv: list[str], environment: Mapping[str, str], given: TextIO, *, send
     if len(argv) != 1 or argv[0] not in verbs:
         print(f"usage: python3 -m registration {'|'.join(verbs)}", file=sys.stderr)
         return 2
-    place, entry = told(environment, json.load(given))
+    place, entry = taken(environment, given.read())
     api = Api(send or transport(place))
     try:
         done = verbs[argv[0]](api, entry)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 PROVIDER = "VLLM"  # RAGFlow's name of the factory, case included
 KEY_PLACEHOLDER = "x"  # RAGFlow's client refuses an empty key, and any other will do where none is asked for
 MODEL_TYPE = "rerank"
+CONTAINER = "container"  # in the place of an address: from inside RAGFlow's own container
+INSIDE = "http://127.0.0.1:9380"  # RAGFlow's API, seen from its own container, whatever port the host publishes
 
 
 @dataclass(frozen=True, kw_only=True)

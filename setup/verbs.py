@@ -6,6 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from host import registered
+from host.docker import environment
+from host.ragflow import NotFound
+from registration import handed
 from setup import daemon, fit, preflight, pulumi, stack, tiers, venv, verify
 from setup.daemon import Daemon
 from setup.edge import Edge, Refusal, consent
@@ -225,11 +229,11 @@ def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:
         mode=setting("ragflowMode"),
         named=json.loads(setting("ragflowContainers") or "[]"),
         attached=found.get("attachedContainers", []),
-        docker=["docker", *(["--host", host] if host else [])],
+        docker_host=host,
         local=Daemon("ready", host).local,  # else the published port is on that host's loopback
     )
     outcome = verify.run(edge, target)
-    shown = [*outcome.shown, *_registration(edge, ready, found, target, setting)]
+    shown = [*outcome.shown, *_registration(edge, ready, found, target, setting, list(outcome.engines))]
     edge.say("\nA rerank, asked for from each place:\n" + (verify.render(shown) or "  there is no place to ask from"))
     # The mock's speed is no model's.
     if outcome.right and outcome.tokens_per_second and setting("backend") != "mock":
@@ -239,29 +243,31 @@ def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:
     return all(one.level != "WRONG" for one in shown)
 
 
-def _registration(edge: Edge, ready: Ready, found: Mapping[str, Any], target: verify.Target, setting: Callable[[str], str]) -> list[verify.Shown]:
-    """RAGFlow's own word on the entry that the stack made there: what it holds, and its own trial of it."""
-    form = found.get("ragflow")
+def _registration(
+    edge: Edge, ready: Ready, found: Mapping[str, Any], target: verify.Target, setting: Callable[[str], str], ragflows: Sequence[str]
+) -> list[verify.Shown]:
+    """RAGFlow's own word on the entry that the stack made there: what it holds, and its own trial of it. `ragflows`: its containers that run."""
+    where, form = "RAGFlow's own list", found.get("ragflow")
     if not isinstance(form, dict) or not form.get("modelId"):
         return []
-    inside = setting("ragflowUrl") == "container"
-    told = {
-        "RAGFLOW_URL": "http://127.0.0.1:9380" if inside else setting("ragflowUrl"),
-        "RAGFLOW_CONTAINER": next(iter(target.attached), "") if inside else "",
-        "INSTANCE": target.container,
-        "MODEL": target.model,
-        "BASE_URL": target.url,
-        "MAX_TOKENS": str(form.get("maxTokens", "")),
-        "DEFAULT": setting("ragflowDefault"),
-        **({"DOCKER_HOST": target.docker[-1]} if len(target.docker) > 1 else {}),
-    }
-    keys = {"ragflow": stack.secret(edge, ready.program, ready.stack, "ragflowApiKey"), "reranker": target.key}
-    python = str(venv.ensure(edge, venv.RUNTIME_LOCK))
-    argv = ["env", *(f"{name}={value}" for name, value in told.items()), python, "-m", "registration", "check"]
-    answer = edge.run(argv, verify.CALL_LIMIT_S, json.dumps(keys))
+    try:
+        place = registered.place(setting("ragflowUrl"), stack.secret(edge, ready.program, ready.stack, "ragflowApiKey"), ragflows)
+    except NotFound as reason:
+        return [verify.Shown(where, "WRONG", str(reason))]
+    told = environment(target.docker_host) | handed.environment(
+        url=place.url,
+        container=place.container,
+        instance=target.container,
+        model=target.model,
+        base_url=target.url,
+        max_tokens=form.get("maxTokens", ""),
+        default=setting("ragflowDefault"),
+    )
+    argv = ["env", *(f"{name}={value}" for name, value in told.items()), edge.python, "-m", "registration", "check"]
+    answer = edge.run(argv, verify.CALL_LIMIT_S, handed.keys(place.key, target.key))
     if answer.code:
-        return [verify.Shown("RAGFlow's own list", "WRONG", answer.tail())]
-    return [verify.Shown("RAGFlow's own list", "right", f"it holds and reaches the reranker: {answer.out.strip()}")]
+        return [verify.Shown(where, "WRONG", answer.tail())]
+    return [verify.Shown(where, "right", f"it holds and reaches the reranker: {answer.out.strip()}")]
 
 
 def _adopt(edge: Edge, found: Daemon) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from host import observe, ragflow
+from registration.entry import KEY_PLACEHOLDER
 from setup import daemon
 from setup.edge import Edge, Refusal, Result
 
@@ -16,12 +17,11 @@ LOOK_LIMIT_S = 60
 CALL_LIMIT_S = 120
 PROBE = Path(__file__).with_name("probe.py")
 LINE = 120  # characters of what is shown
-UNSET_KEY = "x"  # what RAGFlow's form gets where none is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What is verified: the outputs of a stack, and its settings as far as they say from where. `docker` is the docker program with its --host."""
+    """What is verified: the outputs of a stack, and its settings as far as they say from where. `docker_host`: '' for this machine's."""
 
     url: str
     host_url: str
@@ -32,8 +32,13 @@ class Target:
     mode: str = "attach"
     named: Sequence[str] = ()
     attached: Sequence[str] = ()
-    docker: Sequence[str] = ("docker",)
+    docker_host: str = ""
     local: bool = True
+
+    @property
+    def docker(self) -> list[str]:
+        """The docker program with its --host."""
+        return ["docker", *(["--host", self.docker_host] if self.docker_host else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +131,7 @@ def look(edge: Edge, target: Target) -> list[Seen]:
     """Every container of the host, running or not. Raises Refusal."""
     listed = edge.run([*target.docker, "container", "ls", "--all", "--quiet", "--no-trunc"], LOOK_LIMIT_S)
     if listed.code:
-        found = daemon.look(edge, target.docker[-1] if len(target.docker) > 1 else "")
+        found = daemon.look(edge, target.docker_host)
         raise Refusal(f"Docker does not answer: {listed.tail()}; {daemon.remedy(edge, found) or 'run this again'}")
     ids = listed.out.split()
     if not ids:
@@ -229,7 +234,7 @@ def beside_argv(docker: Sequence[str], one: Seen, image: str) -> list[str]:
 
 def script(target: Target, *, environment: Mapping[str, str] | None, direct: bool) -> str:
     """The probe with its job, for the standard input of a python3."""
-    job = {"url": target.url, "model": target.model, "key": target.key or UNSET_KEY, "environment": environment, "direct": direct}
+    job = {"url": target.url, "model": target.model, "key": target.key or KEY_PLACEHOLDER, "environment": environment, "direct": direct}
     return f"{PROBE.read_text(encoding='utf-8')}\n\nmain({json.dumps(job)!r})\n"
 
 

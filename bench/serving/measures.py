@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from serving.memory import ModelShape
 from serving.rank.budget import budget
-from serving.rank.unscored import ranked
+from serving.rank.unscored import BELOW, ranked
 
 TOP = 8  # documents that RAGFlow hands on to the chat model by default
 NAIVE_CUT_TOKENS = 128
@@ -66,7 +66,7 @@ def agreement(found: Sequence[int], wanted: Sequence[int], count: int = TOP) -> 
 
 def ranking(scores: Mapping[int, float], documents: int) -> list[int]:
     """Those with a score, best first, then the others in the caller's order; equal scores in the caller's order."""
-    return list(ranked(scores, documents).order)
+    return list(ranked(scores, documents, BELOW).order)
 
 
 def kept(way: str, lengths: Sequence[int], *, each: int, tokens: int, least: int) -> dict[int, int]:

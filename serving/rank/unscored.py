@@ -19,7 +19,7 @@ class Ranking:
     order: tuple[int, ...]
 
 
-def ranked(scored: Mapping[int, float], count: int, way: str = BELOW) -> Ranking:
+def ranked(scored: Mapping[int, float], count: int, way: str) -> Ranking:
     """All `count` documents, of which `scored` have a score, by place; the others are given values by `way`, one of WAYS.
 
     Of equal scores those of the model come first, then the caller's first.

@@ -87,7 +87,7 @@ def test_beside_a_score_of_zero_a_scored_document_still_stands_before_the_others
 
 
 def test_of_equal_scores_the_callers_first_comes_first() -> None:
-    assert ranked({0: 0.5, 1: 0.7, 2: 0.5, 3: 0.7}, 4).order == (1, 3, 0, 2)
+    assert ranked({0: 0.5, 1: 0.7, 2: 0.5, 3: 0.7}, 4, BELOW).order == (1, 3, 0, 2)
 
 
 @pytest.mark.parametrize("way", WAYS)

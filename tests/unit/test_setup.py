@@ -1147,6 +1147,29 @@ def test_verify_has_ragflow_try_what_the_stack_entered_there(machine: Machine, a
     assert "s3cret" not in "".join(machine.ran)
 
 
+def test_verify_asks_ragflow_where_up_did(machine: Machine) -> None:
+    entered = {**OUTPUTS, "ragflow": {"modelId": "m@n@VLLM", "maxTokens": "4096"}}
+    machine.answers |= {
+        "stack output": Result(0, json.dumps(entered)), " exec ": Result(0, json.dumps(REPORT)), "registration check": Result(0, "m@n@VLLM\n"),
+        "config get dockerHost": Result(0, "ssh://me@nas\n"),
+    }  # fmt: skip
+    for url, told in (("http://box:9380/", "RAGFLOW_URL=http://box:9380 RAGFLOW_CONTAINER= "), ("container", "RAGFLOW_CONTAINER=ragflow-cpu ")):
+        machine.ran.clear()
+        machine.answers["config get ragflowUrl"] = Result(0, f"{url}\n")
+        assert main(["verify"], machine) == 0
+        [asked] = [line for line in machine.ran if "registration check" in line]
+        assert told in asked
+        assert "DOCKER_HOST=ssh://me@nas " in asked
+
+
+def test_verify_does_not_guess_which_ragflow_holds_it(machine: Machine) -> None:
+    entered = {**OUTPUTS, "containerName": "", "ragflow": {"modelId": "m@n@VLLM", "maxTokens": "4096"}}
+    machine.answers |= {"stack output": Result(0, json.dumps(entered)), "config get ragflowUrl": Result(0, "container\n")}
+    assert main(["verify"], machine) == 1
+    assert "WRONG  RAGFlow's own list  ragflowUrl: 'container' needs one RAGFlow container on this host, and there is none" in machine.text
+    assert not [line for line in machine.ran if "registration check" in line]
+
+
 def test_verify_says_where_there_is_nothing_to_verify(machine: Machine) -> None:
     machine.answers["stack output"] = Result(0, "{}")
     assert main(["verify"], machine) == 1

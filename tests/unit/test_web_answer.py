@@ -7,7 +7,7 @@ import re
 import pytest
 
 from serving.rank.call import Call, Outcome, Scored
-from serving.rank.unscored import ranked
+from serving.rank.unscored import BELOW, ranked
 from serving.web import answer
 
 TEXTS = ("", "plain", 'quo"ted \\ slash', "line\n\r\t\x00\x1f\x7f\u2028", "北京 é 😀👩‍👩‍👧", "\\u0041 </script>", "x" * 300)
@@ -29,7 +29,7 @@ def test_places_that_no_header_should_hold_end_in_dots() -> None:
 def test_any_text_comes_back_as_it_came_however_it_is_cut_into_pieces(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answer, "PIECE_CHARACTERS", piece)
     call = Call(rerank=True, pairs=tuple(("q", text) for text in TEXTS))
-    ranking = ranked({place: place / 10 for place in range(len(TEXTS))}, len(TEXTS))
+    ranking = ranked({place: place / 10 for place in range(len(TEXTS))}, len(TEXTS), BELOW)
     body = json.loads(answer.rerank_body(call, ranking, 12, "m"))
     assert [item["document"] for item in body["results"]] == [{"text": text, "multi_modal": None} for text in reversed(TEXTS)]
     assert [item["index"] for item in body["results"]] == list(reversed(range(len(TEXTS))))
@@ -40,7 +40,7 @@ def test_a_body_is_the_json_that_it_would_be_in_one_piece() -> None:
     for _ in range(200):
         texts = rng.choices(TEXTS, k=rng.randint(0, 9))
         scored = {place: rng.random() for place in range(len(texts)) if rng.random() < 0.7}
-        ranking = ranked(scored, len(texts))
+        ranking = ranked(scored, len(texts), BELOW)
         call = Call(rerank=True, pairs=tuple(("q", text) for text in texts), top_n=rng.choice((0, 0, 1, 3, 99)), return_documents=rng.random() < 0.5)
         body = json.loads(answer.rerank_body(call, ranking, 5, "m"))
         assert body["id"].startswith("score-")
