@@ -1,6 +1,7 @@
 """API keys: the `key` command that writes them into the key volume, and what reads and compares them."""
 
 import argparse
+import base64
 import hashlib
 import hmac
 import os
@@ -44,14 +45,28 @@ def read(path: Path) -> tuple[str, ...]:
     return parse(text, str(path))
 
 
-def admits(authorization: bytes, keys: tuple[str, ...]) -> bool:
-    """Whether the value of an Authorization header is "Bearer" and one of `keys`; how long it takes tells nothing about the keys."""
+def admits(authorization: bytes, keys: tuple[str, ...], *, basic: bool = False) -> bool:
+    """Whether the value of an Authorization header is "Bearer" and one of `keys`; how long it takes tells nothing about the keys.
+
+    With `basic` a browser's "Basic" will do as well, whose password is the key, whatever the user's name.
+    """
     scheme, _, given = authorization.partition(b" ")
+    named = scheme.lower() == b"bearer"
+    if basic and scheme.lower() == b"basic":
+        given, named = _password(given), True
     digest = hashlib.sha256(given.strip()).digest()
     found = False
     for key in keys:
         found |= hmac.compare_digest(digest, hashlib.sha256(key.encode()).digest())
-    return found and scheme.lower() == b"bearer"
+    return found and named
+
+
+def _password(given: bytes) -> bytes:
+    """What stands behind the user's name in Basic credentials; b"" where they are none."""
+    try:
+        return base64.b64decode(given.strip(), validate=True).partition(b":")[2]
+    except ValueError:
+        return b""
 
 
 def write(target: Path, keys: tuple[str, ...]) -> None:

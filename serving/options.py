@@ -33,6 +33,7 @@ class ServiceDials:
     max_body_mib: int = dial("size of a request's body", between(1, 256, "MiB"))
     cache_entries: int = dial("scores remembered", between(0, 1_000_000, "scores; 0 remembers none"))
     golden_check: bool = dial("whether a known model must rank its golden set to be healthy")
+    page: bool = dial("whether GET / is a page that shows the service")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class ServiceOptions(ServiceDials):
     api_key_file: str = dial("keys of which callers need one, a line each; without it none is asked for", default="")
     model: str = dial("directory of the model; without it the mock", default="")
     tokens_per_pass: int = dial("tokens of one forward pass; decided by the launcher", default=0)
+    number_format: str = dial("number format of the model; decided by the launcher", default="")
 
 
 def hand_over(options: ServiceOptions, environment: MutableMapping[str, str]) -> None:

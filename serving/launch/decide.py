@@ -108,7 +108,8 @@ def decide(facts: Facts, options: LaunchOptions, template_path: str) -> Launch:
             module = ["serving.launch.fork", *module]
         tokens, more, cpu_env = _cpu(facts, options, forks, decided)
         env |= preload | cpu_env
-    hand_over(dials.take(ServiceOptions, options, tokens_per_pass=tokens), env)
+    number_format = more[more.index("--dtype") + 1]
+    hand_over(dials.take(ServiceOptions, options, tokens_per_pass=tokens, number_format=number_format), env)
     return Launch(argv=("-m", *module, *argv, *more, *options.extra), env=env, decisions=tuple(decisions))
 
 

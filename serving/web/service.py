@@ -20,6 +20,7 @@ from serving.asgi import App, Message, Receive, Send
 from serving.health.vitals import Vitals
 from serving.metrics import Metrics
 from serving.options import ServiceOptions
+from serving.rank import fit
 from serving.rank.engine import Engine
 from serving.rank.refusals import Late, Refusal
 from serving.rank.scheduler import Scheduler
@@ -28,6 +29,8 @@ from serving.rank.unscored import ranked
 from serving.web import answer, api
 from serving.web.answer import Account
 from serving.web.errors import WHY, ApiError
+from serving.web.page import files as page
+from serving.web.page.recent import Recent, caller
 from serving.wording import about
 
 HEALTH = "/health"
@@ -45,7 +48,7 @@ class Hangup(Exception):
 
 
 class Service:
-    """Serves ROUTES around `app` (ASGI). `engine` makes the engine, given the server inside for calls of its own.
+    """Serves ROUTES, and the page where it is on, around `app` (ASGI). `engine` makes the engine, given the server inside for calls of its own.
 
     `clock` must be the one that the event loop's timers go by.
     """
@@ -65,6 +68,8 @@ class Service:
         self.keys = keys.read(Path(options.api_key_file)) if options.api_key_file else ()
         self.owner: object = None
         self.max_body_bytes = options.max_body_mib << 20
+        self.routes = ROUTES | (page.ROUTES if options.page else {})
+        self.recent = Recent()
         self.limits = api.Limits(names=options.served_model_names, documents=options.max_documents)
         self.metrics = self._declare()
         # Tokenizing lets go of the interpreter, but not of the cores, which the engine needs.
@@ -106,14 +111,15 @@ class Service:
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         begun = self.clock()
         path, method = api.route(scope["path"], scope["method"]), scope["method"]
-        route = path if path in ROUTES else "none"
+        route = path if path in self.routes else "none"
+        headers = _headers(scope)
         status, why = 500, ""
         try:
-            self._admit(scope, path)
+            self._admit(method, headers, path)
             if method == "GET":
-                status = await self._get(scope, path, send)
+                status = await self._get(scope, path, headers, send)
             else:
-                status = await self._post(scope, path, receive, send, begun)
+                status = await self._post(path, headers, receive, send, begun)
         except ApiError as error:
             status, why = error.status, error.why
             if why:
@@ -128,37 +134,87 @@ class Service:
         finally:
             self.metrics.count("requests_total", route=route, status=str(status))
             if status not in (200, 403) and ROUTES.get(route) == method == "POST":
-                log.info("refused %s", json.dumps({"route": route, "status": status, "why": why, "seconds": round(self.clock() - begun, 3)}))
+                took = round(self.clock() - begun, 3)
+                log.info("refused %s", json.dumps({"route": route, "status": status, "why": why, "seconds": took}))
+                self.recent.failed("rerank" if route in api.RERANK_PATHS else "score", caller(headers), status, why, took)
 
-    def _admit(self, scope: Message, path: str) -> None:
-        method = scope["method"]
+    def _admit(self, method: str, headers: dict[str, str], path: str) -> None:
+        shown = method == "GET" and self.options.page and path in page.ROUTES
+        ours = _same_site(headers)
         if self.keys and path != HEALTH:
-            given = [value for name, value in scope["headers"] if name == b"authorization"]
-            if len(given) != 1 or not keys.admits(given[0], self.keys):
+            # What a browser sends by itself opens the page; a rerank takes a header beside it that no other site can send.
+            basic = shown or (self.options.page and path in api.RERANK_PATHS and page.MARK in headers and ours)
+            if not keys.admits(headers.get("authorization", "").encode("latin-1"), self.keys, basic=basic):
+                if shown and path == page.HOME:
+                    wish = [("www-authenticate", 'Basic realm="reranker", charset="UTF-8"'), ("cache-control", "no-store"), *page.SAFE]
+                    raise ApiError(401, "Unauthorized", "The page needs the stack's apiKey: as the password, with any user name.", headers=wish)
                 # Not the status for it: RAGFlow logs its user out at the sight of that one, or of its name, in an error's text.
                 raise ApiError(403, "Forbidden", "The API key is missing or wrong; send the stack's apiKey as a Bearer token.")
-        if path not in ROUTES:
-            raise ApiError(404, "NotFoundError", f"There is no such route; the routes are: {', '.join(sorted(ROUTES))}")
-        if method != ROUTES[path]:
-            raise ApiError(405, "MethodNotAllowedError", f"The route takes {ROUTES[path]} alone", headers=[("allow", ROUTES[path])])
+        if path not in self.routes:
+            raise ApiError(404, "NotFoundError", f"There is no such route; the routes are: {', '.join(sorted(self.routes))}")
+        if method != self.routes[path]:
+            raise ApiError(405, "MethodNotAllowedError", f"The route takes {self.routes[path]} alone", headers=[("allow", self.routes[path])])
+        if shown and path != page.HOME and not ours:
+            raise ApiError(403, "Forbidden", "Another site may not have what the page is made of.")
 
-    async def _get(self, scope: Message, path: str, send: Send) -> int:
+    async def _get(self, scope: Message, path: str, headers: dict[str, str], send: Send) -> int:
         if path == HEALTH:
-            self.start()  # where the server has no lifespan
-            reason = await self.vitals.ill()
-            body = (
-                {"status": "starting" if self.vitals.starting else "unhealthy", "reason": reason}
-                if reason
-                else {"status": "healthy", "skipped": list(self.vitals.skipped)}
-            )
-            await _answer(send, 503 if reason else 200, body)
-            return 503 if reason else 200
-        status, headers, data = await self._inner(scope)
+            body = await self._health()
+            status = 200 if body["status"] == "healthy" else 503
+            await _answer(send, status, body)
+            return status
+        if path == page.DATA:
+            await _answer(send, 200, await self._shown(), [("cache-control", "no-store"), *page.SAFE])
+            return 200
+        if path in page.FILES:
+            file = page.FILES[path]
+            status = 304 if file.tag in headers.get("if-none-match", "") else 200
+            await _raw(send, status, _encoded(file.headers), file.body if status == 200 else b"")
+            return status
+        status, given, data = await self._inner(scope)
         if path == "/metrics" and status == 200:
             data += self.metrics.text().encode()
-        kept = [(name, value) for name, value in headers if name in (b"content-type",)]
+        kept = [(name, value) for name, value in given if name in (b"content-type",)]
         await _raw(send, status, kept, data)
         return status
+
+    async def _health(self) -> dict[str, Any]:
+        self.start()  # where the server has no lifespan
+        if reason := await self.vitals.ill():
+            return {"status": "starting" if self.vitals.starting else "unhealthy", "reason": reason}
+        return {"status": "healthy", "skipped": list(self.vitals.skipped)}
+
+    async def _shown(self) -> dict[str, Any]:
+        """What the page shows, in numbers and words of the service alone."""
+        options, speed = self.options, self.speed()
+        found = fit.fit(fit.tokens(speed or 0.0, options.deadline_seconds), options.min_document_tokens)
+        return {
+            "health": await self._health(),
+            "model": options.served_model_names[0],
+            "mock": not options.model,
+            "number_format": options.number_format,
+            "tokens_per_second": speed,
+            "deadline_seconds": options.deadline_seconds,
+            "max_documents": options.max_documents,
+            "answering": self.calls,
+            "fit": {
+                "documents": fit.DOCUMENTS,
+                "chunk_tokens": fit.CHUNK_TOKENS,
+                "page": fit.PAGE,
+                "half_chunk_tokens": fit.HALF_CHUNK_TOKENS,
+                "scored": found.call.count,
+                "kept": min(found.call.keep, fit.CHUNK_TOKENS),
+                "whole": found.whole,
+                "top_k": found.top_k,
+                "chunk": found.chunk,
+            },
+            "calls": [vars(entry) for entry in self.recent.entries],
+        }
+
+    def speed(self) -> float | None:
+        """Tokens/s that this machine was seen to do; None before anything was scored."""
+        learned = self.scheduler.speed
+        return learned.tokens_per_second if learned.seconds > 0 else None
 
     async def _inner(self, scope: Message) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """The inner server's answer; without the caller's headers, which might ask for another format or encoding."""
@@ -185,9 +241,8 @@ class Service:
 
     # -- calls -----------------------------------------------------------------------------------------------------------------------------------
 
-    async def _post(self, scope: Message, path: str, receive: Receive, send: Send, begun: float) -> int:
+    async def _post(self, path: str, headers: dict[str, str], receive: Receive, send: Send, begun: float) -> int:
         """Answers a rerank or score call within its deadline; the work stops when the client hangs up."""
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         seconds = api.deadline(headers.get(api.DEADLINE_HEADER), self.options.deadline_seconds)
         way = api.unscored(headers.get(api.UNSCORED_HEADER), self.options.unscored)
         held, counted = 0, 0
@@ -267,6 +322,7 @@ class Service:
 
         body = await self.scorer.beside(len(raw), written)
         self._count(done)
+        self.recent.answered(done, caller(headers), self.speed())
         log.info("%s", done.line())
         said = done.headers()
         if self.vitals.reason and self.vitals.proven:
@@ -341,9 +397,27 @@ async def _listening(receive: Receive) -> AsyncIterator["asyncio.Task[None]"]:
         task.cancel()
 
 
+def _headers(scope: Message) -> dict[str, str]:
+    """A request's headers by their names in lower case; where credentials come more than once, none of them counts."""
+    found = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    if sum(name.lower() == b"authorization" for name, _ in scope["headers"]) > 1:
+        del found["authorization"]
+    return found
+
+
+def _same_site(headers: dict[str, str]) -> bool:
+    """Whether a request comes from the page itself, or from no browser's page at all."""
+    origin = headers.get("origin")
+    return headers.get("sec-fetch-site", "none") in ("same-origin", "none") and (origin is None or origin.partition("://")[2] == headers.get("host"))
+
+
 async def _answer(send: Send, status: int, body: bytes | dict[str, Any], headers: Sequence[tuple[str, str]] = ()) -> None:
     data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    await _raw(send, status, [(b"content-type", b"application/json"), *((name.encode(), value.encode("latin-1")) for name, value in headers)], data)
+    await _raw(send, status, [(b"content-type", b"application/json"), *_encoded(headers)], data)
+
+
+def _encoded(headers: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode("latin-1")) for name, value in headers]
 
 
 async def _raw(send: Send, status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> None:

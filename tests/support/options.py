@@ -21,6 +21,7 @@ SERVICE = ServiceOptions(
     max_body_mib=1,
     cache_entries=10_000,
     golden_check=True,
+    page=True,
 )
 LAUNCH = LaunchOptions(
     **vars(SERVICE) | {"model": "/models/some-reranker", "tokens_per_pass": 0},

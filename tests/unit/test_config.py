@@ -623,7 +623,7 @@ GOOD: list[dict[str, Any]] = [
     {"modelSource": "modelscope", "modelRevision": "v1.0"}, {"modelSource": "directory", "modelPath": "/srv/models/qwen3 reranker"},
     {"modelSource": "archive", "modelPath": __file__}, {"bindAddress": "::1"}, {"bindAddress": "0.0.0.0"}, {"hostPort": 0}, {"hostPort": 65535},
     {"apiKey": "k" * 8, "modelToken": "hf_token"}, {"vllmExtraArgs": ["--seed", "1"]}, {"enforceEager": False, "modelKeep": False},
-    {"unscored": "below"}, {"deadlineSeconds": 1, "minDocumentTokens": 16, "maxQueryTokens": 16, "maxDocuments": 1, "maxBodyMiB": 1, "cacheEntries": 0, "goldenCheck": False},
+    {"unscored": "below"}, {"deadlineSeconds": 1, "minDocumentTokens": 16, "maxQueryTokens": 16, "maxDocuments": 1, "maxBodyMiB": 1, "cacheEntries": 0, "goldenCheck": False, "page": False},
     {"deadlineSeconds": 3600, "minDocumentTokens": 2048, "maxQueryTokens": 2048, "maxDocuments": 10_000, "maxBodyMiB": 256, "cacheEntries": 1_000_000},
     {"threads": 2, "blockSize": 32, "prefixCaching": False, "preload": False}, {"blockSize": 1024, "maxModelLen": 3072},
     {"backend": "mock", "threads": 64, "blockSize": 1024, "cpus": 1},

@@ -1,11 +1,12 @@
-"""setup/fit.py: what of RAGFlow's call fits, held against the scheduler that serves it, and the advice in RAGFlow's terms."""
+"""serving/rank/fit.py and setup/fit.py: what of RAGFlow's call fits, held against the scheduler that serves it, and the advice in RAGFlow's terms."""
 
 import asyncio
 
 import pytest
 
+from serving.rank import fit
 from serving.rank.scheduler import Item, Scheduler
-from setup import fit
+from setup.fit import lines as told_lines
 from tests.support import virtual
 from tests.support.recording import ROOT
 from tests.unit.builders import a_settings
@@ -62,7 +63,7 @@ SAID = [
 
 @pytest.mark.parametrize(("speed", "call", "advice"), SAID)
 def test_the_fit_is_told_in_ragflows_own_terms_and_five_lines(speed: float, call: str, advice: str) -> None:
-    lines = fit.lines(speed, deadline=25, least=192, engines={})
+    lines = told_lines(speed, deadline=25, least=192, engines={})
     assert len(lines) == 5
     assert lines[1] == f"  RAGFlow's default call   66 chunks of 512 tokens: {call}"
     assert lines[2].startswith("  top_k and chunk size     ")
@@ -82,12 +83,12 @@ SENTENCES = "0.2 will do: DOC_ENGINE infinity ({}) sends sentences (v0.23 and la
     ({}, "0.05 to 0.1, as words cut to their stems score low; 0.2 where `docker exec RAGFLOW printenv DOC_ENGINE` says infinity"),
 ])  # fmt: skip
 def test_the_threshold_follows_the_engine_that_each_ragflow_has_set(engines: dict[str, str], said: str) -> None:
-    assert fit.lines(640, deadline=25, least=192, engines=engines)[4] == f"  similarity_threshold     {said}"
+    assert told_lines(640, deadline=25, least=192, engines=engines)[4] == f"  similarity_threshold     {said}"
 
 
 def test_the_documents_show_what_is_said_by_default() -> None:
     deadline = a_settings().deadline_seconds
-    told = [line.strip() for line in fit.lines(300, deadline=deadline, least=192, engines={"docker-ragflow-cpu-1": "elasticsearch"})[1:]]
+    told = [line.strip() for line in told_lines(300, deadline=deadline, least=192, engines={"docker-ragflow-cpu-1": "elasticsearch"})[1:]]
     shown = (ROOT / "docs/ragflow.md").read_text(encoding="utf-8")
     assert f"within `deadlineSeconds` {deadline}" in shown
     for line in told:

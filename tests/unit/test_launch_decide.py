@@ -58,10 +58,10 @@ def launch(host: Machine | None = None, model: Model = SMALL, **changes: Any) ->
     return decide(Facts(machine=host or machine(), model=model), replace(OPTIONS, **changes), "/tmp/score.jinja")
 
 
-def told_of(tokens: int) -> dict[str, str]:
-    """What the environment tells the service of a pass of so many tokens."""
+def told_of(tokens: int, number_format: str) -> dict[str, str]:
+    """What the environment tells the service of a pass of so many tokens in that format."""
     environment: dict[str, str] = {}
-    hand_over(dials.take(ServiceOptions, OPTIONS, tokens_per_pass=tokens), environment)
+    hand_over(dials.take(ServiceOptions, OPTIONS, tokens_per_pass=tokens, number_format=number_format), environment)
     return environment
 
 
@@ -416,7 +416,8 @@ def test_the_service_is_always_there_and_knows_its_dials_and_the_tokens_of_one_p
     assert value(got, "--middleware") == "serving.launch.middleware.Middleware"
     told = handed_over(got.env)
     assert str(told.tokens_per_pass) == value(got, "--max-num-batched-tokens")
-    assert replace(told, tokens_per_pass=0) == dials.take(ServiceOptions, replace(OPTIONS, **changes))
+    assert told.number_format == value(got, "--dtype")
+    assert replace(told, tokens_per_pass=0, number_format="") == dials.take(ServiceOptions, replace(OPTIONS, **changes))
 
 
 def test_the_middleware_is_a_class_of_its_module() -> None:

@@ -29,7 +29,7 @@ NAMES = ("qwen3-reranker-0.6b",)
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 SERVICE = [
     "--max-model-len", "4096", "--instruction", INSTRUCTION, "--deadline-seconds", "10", "--min-document-tokens", "192", "--unscored", "typical", "--max-query-tokens", "1024",
-    "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden-check", "on",
+    "--max-documents", "1000", "--max-body-mib", "16", "--cache-entries", "50000", "--golden-check", "on", "--page", "on",
     "--served-model-names", NAMES[0],
 ]  # fmt: skip
 
@@ -130,7 +130,7 @@ def test_only_a_directory_goes_without_a_manifest() -> None:
 
 
 CALLS: dict[str, Any] = {
-    "deadlineSeconds": 7, "minDocumentTokens": 32, "unscored": "below", "maxQueryTokens": 99, "maxDocuments": 5, "maxBodyMiB": 2, "cacheEntries": 0, "goldenCheck": False,
+    "deadlineSeconds": 7, "minDocumentTokens": 32, "unscored": "below", "maxQueryTokens": 99, "maxDocuments": 5, "maxBodyMiB": 2, "cacheEntries": 0, "goldenCheck": False, "page": False,
     "maxModelLen": 2048,
 }  # fmt: skip
 DIALS: list[dict[str, Any]] = [
@@ -146,10 +146,10 @@ def test_the_launcher_reads_what_the_plan_writes(overrides: dict[str, Any]) -> N
     assert parse(plan.arguments(s)[1:]) == LaunchOptions(
         device=s.backend, model="/models/qwen3-reranker-0.6b", served_model_names=NAMES, instruction=s.instruction, max_model_len=s.max_model_len,
         deadline_seconds=s.deadline_seconds, min_document_tokens=s.min_document_tokens, unscored=s.unscored, max_query_tokens=s.max_query_tokens, max_documents=s.max_documents,
-        max_body_mib=s.max_body_mib, cache_entries=s.cache_entries, golden_check=s.golden_check, dtype=s.dtype, kv_cache_gib=s.kv_cache_gib,
+        max_body_mib=s.max_body_mib, cache_entries=s.cache_entries, golden_check=s.golden_check, page=s.page, dtype=s.dtype, kv_cache_gib=s.kv_cache_gib,
         max_num_batched_tokens=s.max_num_batched_tokens, max_num_seqs=s.max_num_seqs, threads=s.threads, block_size=s.block_size,
         prefix_caching=s.prefix_caching, preload=s.preload, enforce_eager=s.enforce_eager, gpu_count=1 if gpu else 0,
-        gpu_memory_utilization_percent=85 if gpu else 0, unverified=False, extra=s.vllm_extra_args, api_key_file="", tokens_per_pass=0,
+        gpu_memory_utilization_percent=85 if gpu else 0, unverified=False, extra=s.vllm_extra_args, api_key_file="", tokens_per_pass=0, number_format="",
     )  # fmt: skip
 
 
@@ -163,7 +163,7 @@ def test_the_mock_reads_what_the_plan_writes(overrides: dict[str, Any]) -> None:
 def test_every_dial_of_the_container_that_is_set_arrives_there() -> None:
     """Whatever is added to the dials is covered by itself: each is given another value than its default."""
     changed: dict[str, Any] = {"instruction": "Find it", "dtype": "float32", "deadlineSeconds": 7, "maxModelLen": 2048, "minDocumentTokens": 32, "unscored": "below", "maxQueryTokens": 99,
-               "maxDocuments": 5, "maxBodyMiB": 2, "cacheEntries": 0, "goldenCheck": False, "kvCacheGiB": 2, "maxNumBatchedTokens": 512, "maxNumSeqs": 8,
+               "maxDocuments": 5, "maxBodyMiB": 2, "cacheEntries": 0, "goldenCheck": False, "page": False, "kvCacheGiB": 2, "maxNumBatchedTokens": 512, "maxNumSeqs": 8,
                "threads": 2, "blockSize": 64, "prefixCaching": False, "preload": False, "enforceEager": False}  # fmt: skip
     s = a_settings(**changed)
     arrived = parse(plan.arguments(s)[1:])

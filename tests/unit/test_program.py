@@ -516,6 +516,7 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
             {"maxBodyMiB": 8},
             {"cacheEntries": 0},
             {"goldenCheck": False},
+            {"page": False},
         )
     ],
     ({"backend": "gpu"}, {"gpuCount": 2}, {"reranker-container": {"command", "deviceRequests"}, **REPLACED}),
