@@ -4,7 +4,8 @@ from setup import daemon, pulumi
 from setup.daemon import Daemon
 from setup.edge import GIB, Edge
 
-TIERS = ("unit", "docker", "engine", "vllm", "ragflow")
+TIERS = ("unit", "browser", "docker", "engine", "vllm", "ragflow")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 RAGFLOW_ADDRESS, RAGFLOW_KEY = "RAGFLOW_API", "RAGFLOW_API_KEY"
 VLLM_MEMORY_GIB = 12
 VLLM_DISK_GIB = 25
@@ -14,6 +15,8 @@ def obstacle(edge: Edge, tier: str) -> str:
     """Why the tests of this tier cannot run here, in a few words; empty where they can."""
     if tier == "unit":
         return ""
+    if tier == "browser":
+        return "" if browser(edge) else "no chromium program on PATH"
     if tier == "ragflow":
         return _ragflow(edge)
     if tier in ("engine", "vllm"):  # vllm applies the laptop's stack with the real engine
@@ -24,6 +27,11 @@ def obstacle(edge: Edge, tier: str) -> str:
     if found.state != "ready":
         return f"Docker does not answer: {found.detail}"
     return _room(edge, found) if tier == "vllm" else ""
+
+
+def browser(edge: Edge) -> str | None:
+    """Path of a Chromium."""
+    return next(filter(None, map(edge.which, BROWSERS)), None)
 
 
 def _ragflow(edge: Edge) -> str:

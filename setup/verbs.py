@@ -120,7 +120,7 @@ def test(edge: Edge) -> int:
     if not folders:
         raise Refusal(f"TIERS={','.join(picked)}: there is no folder of these under tests/")
     python = venv.ensure(edge, venv.DEV_LOCK)
-    if set(picked) - {"unit", "ragflow"}:
+    if set(picked) - {"unit", "browser", "ragflow"}:
         try:
             _adopt(edge, daemon.ensure(edge))
         except Refusal as reason:

@@ -207,7 +207,7 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "KMP_BLOCKTIME": "5",
         "KMP_TPAUSE": "0",
         "VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS": "1800",
-        **told_of(1024),
+        **told_of(1024, "bfloat16"),
         "LD_PRELOAD": "/usr/lib/x/libtcmalloc_minimal.so.4:/venv/lib/libiomp5.so",
     }
     assert [item.what for item in got.decisions] == [

@@ -86,7 +86,7 @@ class Machine(Edge):
         for name in ("laptop", "home-server"):
             (self.root / f"stacks/Pulumi.{name}.yaml").write_text("config: {}\n")
         (self.system / "etc/os-release").write_text('ID=debian\nVERSION_ID="12"\n')
-        self.installed = {"pulumi", "pulumi-language-python", "pulumi-resource-docker", "pulumi-resource-command", "docker"}
+        self.installed = {"pulumi", "pulumi-language-python", "pulumi-resource-docker", "pulumi-resource-command", "docker", "chromium"}
         self.answers: dict[str, Answer] = {
             "pulumi version": Result(0, "v3.260.0\n"),
             "docker info": UP,
@@ -1045,7 +1045,7 @@ def test_test_goes_on_with_a_warning_where_docker_and_pulumi_cannot_be_had(machi
 def test_an_unknown_tier_is_refused_with_those_there_are(machine: Machine, picked: str) -> None:
     machine.env["TIERS"] = picked
     assert main(["test"], machine) == 1
-    assert machine.said == [f"error: TIERS={picked}: choose from unit,docker,engine,vllm,ragflow"]
+    assert machine.said == [f"error: TIERS={picked}: choose from unit,browser,docker,engine,vllm,ragflow"]
 
 
 def test_a_tier_without_tests_is_refused(machine: Machine) -> None:
@@ -1265,6 +1265,8 @@ def test_an_old_python_gets_one_sentence(tmp_path: Path) -> None:
     ("tier", "lost", "answers", "why"),
     [
         ("unit", {"docker", "pulumi"}, {}, ""),
+        ("browser", {"docker", "pulumi"}, {}, ""),
+        ("browser", {"chromium"}, {}, "no chromium program on PATH"),
         ("docker", set(), {}, ""),
         ("docker", {"docker"}, {}, "Docker does not answer: no docker program on PATH"),
         ("engine", set(), {}, ""),
@@ -1343,7 +1345,7 @@ def test_a_required_tier_that_cannot_run_fails(small_suite: Callable[..., tuple[
 def test_an_unknown_required_tier_is_a_usage_error(small_suite: Callable[..., tuple[int, str]]) -> None:
     code, text = small_suite(RERANKER_REQUIRE_TIERS="engin")
     assert code == 4
-    assert "RERANKER_REQUIRE_TIERS=engin: choose from unit,docker,engine,vllm,ragflow" in text
+    assert "RERANKER_REQUIRE_TIERS=engin: choose from unit,browser,docker,engine,vllm,ragflow" in text
 
 
 def test_a_tiers_marker_picks_it(small_suite: Callable[..., tuple[int, str]]) -> None:
