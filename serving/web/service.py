@@ -406,9 +406,11 @@ def _headers(scope: Message) -> dict[str, str]:
 
 
 def _same_site(headers: dict[str, str]) -> bool:
-    """Whether a request comes from the page itself, or from no browser's page at all."""
+    """Whether a request comes from the page itself, or from no browser's page at all. A browser that does not say which site asks names its origin."""
+    if site := headers.get("sec-fetch-site"):
+        return site in ("same-origin", "none")
     origin = headers.get("origin")
-    return headers.get("sec-fetch-site", "none") in ("same-origin", "none") and (origin is None or origin.partition("://")[2] == headers.get("host"))
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 async def _answer(send: Send, status: int, body: bytes | dict[str, Any], headers: Sequence[tuple[str, str]] = ()) -> None:
