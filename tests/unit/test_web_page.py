@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import cohere
 import pytest
 
 from serving.launch import mock
@@ -15,7 +14,7 @@ from serving.rank import fit
 from serving.web.page import files
 from serving.web.page.recent import KEPT, Entry, caller
 from serving.web.service import ROUTES
-from tests.support import asgi, virtual
+from tests.support import asgi, ragflow_client, virtual
 from tests.support.options import service_options
 from tests.support.virtual import ask, rerank, service, story
 
@@ -241,7 +240,7 @@ def test_a_caller_is_known_by_one_of_a_few_words(headers: dict[str, str], word: 
 def test_ragflows_client_is_known_over_the_wire() -> None:
     made = mock.build(service_options())
     with asgi.running(made) as (host, port):
-        cohere.Client(api_key="x", base_url=f"http://{host}:{port}/v1").rerank(model="some-reranker", query="q", documents=["a", "b"])
+        ragflow_client.rerank(f"http://{host}:{port}/v1", "some-reranker", "x", "q", ["a", "b"])
     assert [(entry.caller, entry.documents) for entry in made.recent.entries] == [("cohere", 2)]
 
 
