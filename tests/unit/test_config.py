@@ -193,6 +193,13 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
         "'main' must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'",
     ),
     ("modelRevision", "a b", {"modelSource": "modelscope"}, "'a b' must be a tag or commit of letters, digits, '_', '.' or '-'"),
+    (
+        "modelRevision",
+        "f" * 40,
+        {"modelSource": "modelscope"},
+        f"'{'f' * 40}' is a commit id, as Hugging Face has them, and ModelScope is asked for tags; set it to a tag that the model's page on ModelScope lists (or to "
+        "master, which can change under you), or set modelSource to hub",
+    ),
     ("modelSource", "s3", {}, "'s3' must be one of hub, modelscope, directory, archive"),
     ("modelMirrors", [], {}, "[] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
     ("modelMirrors", ["hf-mirror.com"], {}, "['hf-mirror.com'] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
@@ -506,7 +513,7 @@ def test_a_token_that_would_be_sent_to_nobody_is_refused(hosts: list[str]) -> No
 
 
 @pytest.mark.parametrize("dials", [
-    {}, {"modelTokenHosts": ["https://HF-mirror.com/"]}, {"modelSource": "modelscope"}, {"modelSource": "directory", "modelPath": "/m", "modelTokenHosts": []},
+    {}, {"modelTokenHosts": ["https://HF-mirror.com/"]}, {"modelSource": "modelscope", "modelRevision": "v1.0"}, {"modelSource": "directory", "modelPath": "/m", "modelTokenHosts": []},
 ])  # fmt: skip
 def test_a_token_that_has_somewhere_to_go_is_taken(dials: dict[str, Any]) -> None:
     assert a_settings(modelToken="hf_x", **dials).model_token == "hf_x"
