@@ -7,6 +7,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from serving.model import weight_files
 from serving.populate.files import CHUNK, INCOMPLETE, LocalFile, PopulateError, checksums, safe, settle, wanted
 from serving.populate.progress import Progress
 from serving.populate.whole import require_whole
@@ -42,11 +43,7 @@ def unpack(stream: IO[bytes], target: Path) -> list[LocalFile]:
                         progress.add(name, len(chunk))
     except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError) as error:
         raise PopulateError(f"the archive of modelPath is cut off or no tar ({error}; zip and zst are not read): {MAKE}") from error
-    room.mkdir(parents=True, exist_ok=True)
-    tops = [path for path in (room, *sorted(room.iterdir())) if (path / "config.json").is_file()]
-    if len(tops) > 1 and tops[0] != room:
-        raise PopulateError(f"the archive holds several models ({', '.join(path.name for path in tops)}), and one is wanted: {MAKE}")
-    top = tops[0] if tops else room
+    top = _top(room)
     try:
         require_whole(top, f"the archive must hold the whole repository, at its top or under one folder: {MAKE}")
     except PopulateError as error:
@@ -58,3 +55,15 @@ def unpack(stream: IO[bytes], target: Path) -> list[LocalFile]:
             files.append(LocalFile(name, path.stat().st_size, checksums(path)[0]))
             settle(path, target / name)
     return files
+
+
+def _top(room: Path) -> Path:
+    """Where the model lies: at the top, or in the one folder that holds one. PopulateError where several do."""
+    room.mkdir(parents=True, exist_ok=True)
+    folders = [path for path in sorted(room.iterdir()) if path.is_dir()]
+    if len(folders) < len(list(room.iterdir())) or not folders:
+        return room
+    models = [path for path in folders if (path / "config.json").is_file() and weight_files(path)]
+    if len(models) > 1:
+        raise PopulateError(f"the archive holds several models ({', '.join(path.name for path in models)}), and one is wanted: {MAKE}")
+    return (models or [path for path in folders if (path / "config.json").is_file()] or folders)[0]
