@@ -51,7 +51,7 @@ def get_json(url: str, token: Token) -> tuple[Any, str]:
             last = error
         except urllib.error.HTTPError:
             raise
-        except ValueError:
+        except (ValueError, RecursionError):
             last = Again("answered something that is no JSON, or a part of it", BLOCKED)
         except (OSError, http.client.HTTPException) as error:
             last = Again(broken(error))
@@ -88,7 +88,7 @@ def next_link(header: str, url: str) -> str:
     """The address that a Link header (RFC 8288; several of them joined by commas) has for the next page, absolute; '' where it has none."""
     for target, parameters in _LINK.findall(header):
         if any("next" in (quoted or plain).lower().split() for quoted, plain in _REL.findall(parameters)):
-            return urllib.parse.urljoin(url, target.strip())
+            return str(urllib.parse.urljoin(url, target.strip()))
     return ""
 
 

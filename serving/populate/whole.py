@@ -27,7 +27,11 @@ def missing(directory: Path) -> Iterator[str]:
         yield f"{', '.join(pointers)}: only the pointer of Git LFS is there (run git lfs install and git lfs pull in the clone)"
         return
     if not (directory / "config.json").is_file():
-        yield "config.json is missing"
+        yield (
+            "config.json is missing"
+            if not (directory / "snapshots").is_dir()
+            else ("it is a folder of Hugging Face's cache (copy one of its snapshots with its files, cp -rL snapshots/<commit> <directory>)")
+        )
     tokenizers = (["tokenizer.json"], ["vocab.json", "merges.txt"], ["tokenizer.model"])
     if not any(all((directory / name).is_file() for name in names) for names in tokenizers):
         yield "tokenizer.json is missing"

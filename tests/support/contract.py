@@ -394,8 +394,8 @@ class Contract:
     @pytest.mark.parametrize(
         ("name", "value"),
         [
-            *(("use_activation", no) for no in (False, 0, "false", "False", "no", "off", "maybe", [], {})),
-            ("activation", False), ("softmax", False), ("raw_scores", True), ("truncation_side", "left"), ("truncation_direction", "Left"),
+            ("use_activation", False), ("use_activation", 0), ("use_activation", "false"), ("use_activation", "No"), ("use_activation", "off"),
+            ("use_activation", "maybe"), ("use_activation", []), ("use_activation", {}), ("activation", False), ("softmax", False), ("raw_scores", True), ("truncation_side", "left"), ("truncation_direction", "Left"),
             ("padding", "max_length"), ("priority", 1), ("priority", "-1"), ("cache_salt", "a-secret-of-the-callers"), ("rank_fields", ["title", "text"]),
         ],
     )  # fmt: skip

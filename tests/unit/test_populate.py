@@ -457,7 +457,7 @@ def test_a_mirror_that_asks_to_wait_is_waited_for(
     hub: Hub, model: Path, target: Path, run: Run, monkeypatch: pytest.MonkeyPatch, status: int, of: str, after: str, least: float, most: float
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(fetch.time, "sleep", slept.append)
+    monkeypatch.setattr(time, "sleep", slept.append)
     if after == "date":
         after = email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=20), usegmt=True)
     hub.faults.replies = [Reply(status, {"Retry-After": after}, of=of)]
@@ -471,7 +471,7 @@ def test_a_mirror_that_asks_to_wait_is_waited_for(
 def test_a_mirror_that_asks_for_more_patience_than_there_is_is_given_up_at_once(
     hub: Hub, model: Path, target: Path, run: Run, monkeypatch: pytest.MonkeyPatch, after: str
 ) -> None:
-    monkeypatch.setattr(fetch.time, "sleep", lambda seconds: pytest.fail(f"slept for {seconds} s"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"slept for {seconds} s"))
     if after == "date":
         after = email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1), usegmt=True)
     with serving(model, REPO, REVISION, faults=Faults(replies=[Reply(429, {"Retry-After": after}, times=-1)])) as busy:
