@@ -25,11 +25,18 @@ def run_argv(
     ]  # fmt: skip
 
 
-def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = "") -> str:
-    """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own."""
+def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = "", not_started: str = "") -> str:
+    """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own.
+
+    `not_started`: what is said, last, where Docker could not start the container.
+    """
     stale = shlex.join(["docker", "ps", "-aq", "--filter", f"name=^/{name}$", "--filter", f"label={owner_label}"])
     redirect = f" < {shlex.quote(stdin)}" if stdin else ""
-    return f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null\nexec {shlex.join(argv)}{redirect}'
+    cleared = f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null\n'
+    if not_started:  # by a trap, which needs a shell that is still there
+        said = f"[ $? -ne 125 ] || echo {shlex.quote(not_started)} >&2"
+        return f"{cleared}trap {shlex.quote(said)} EXIT\n{shlex.join(argv)}{redirect}"
+    return f"{cleared}exec {shlex.join(argv)}{redirect}"
 
 
 def populate_arguments(

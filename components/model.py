@@ -94,7 +94,10 @@ class ModelVolume(pulumi.ComponentResource):
                 environment=args.proxies,
                 arguments=arguments,
             )
-            return _containers.one_off(argv, name=container, owner_label=owner_label, stdin=archive)
+            lacking = (
+                f"modelPath: if {args.path} is not on the Docker host, set it to the directory there that holds the model" if not generation else ""
+            )
+            return _containers.one_off(argv, name=container, owner_label=owner_label, stdin=archive, not_started=lacking)
 
         populate = command.local.Command(
             f"{name}-populate",

@@ -14,6 +14,7 @@ from serving.launch.flags import Refused, refuse_own_flags
 from serving.launch.options import GpuDials, LaunchDials
 from serving.memory import BLOCK_TOKENS, GIB, KNOWN_MODELS, engine_bytes, worst_dtype
 from serving.options import ServiceDials
+from serving.populate.files import wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
@@ -237,10 +238,22 @@ def _model_rules(s: Settings) -> Iterable[str]:
         yield f"modelRevision: {s.model_revision!r} must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'"
     elif not re.fullmatch(r"[\w.-]{1,64}", s.model_revision):
         yield f"modelRevision: {s.model_revision!r} must be a tag or commit of letters, digits, '_', '.' or '-'"
+    elif s.model_source == "modelscope" and re.fullmatch(r"[0-9a-f]{40}", s.model_revision):
+        yield (
+            f"modelRevision: {s.model_revision!r} is a commit id, as Hugging Face has them, and ModelScope is asked for tags; set it to a tag that the model's "
+            "page on ModelScope lists (or to master, which can change under you), or set modelSource to hub"
+        )
     if s.model_source == "directory" and not re.fullmatch(r"/[^:,\n]+", s.model_path):
         yield f"modelPath: {s.model_path!r} cannot be used: modelSource directory needs an absolute path on the Docker host, without ':' or ','"
+    elif s.model_source == "directory" and s.docker_host in ("", "unix:///var/run/docker.sock") and (link := _link_out_of(Path(s.model_path))):
+        yield (
+            f"modelPath: {s.model_path!r} holds {link.name}, a link that leads out of it, and the container would not see the file (as in a snapshot of Hugging Face's "
+            f"cache); copy the files themselves, cp -rL {s.model_path} <directory>, and set modelPath to the copy"
+        )
     if s.model_source == "archive" and not (s.model_path and Path(s.model_path).expanduser().is_file()):
         yield f"modelPath: {s.model_path!r} is no file on this machine: modelSource archive needs a tar of the model's files; docs/configuration.md says how to make one"
+    elif s.model_source == "archive" and (kind := _no_tar(Path(s.model_path).expanduser())):
+        yield f"modelPath: {s.model_path!r} is {kind} and no tar; unpack it, and make one with tar --dereference -C <model directory> -czf model.tar.gz ."
     if s.model_path and s.model_source in ("hub", "modelscope"):
         yield f"modelPath: {s.model_path!r} is not read with modelSource {s.model_source}; remove it, or set modelSource to directory or archive"
     if s.model_token and s.model_source in ("hub", "modelscope"):
@@ -255,6 +268,28 @@ def _model_rules(s: Settings) -> Iterable[str]:
             refuse_own_flags((argument,))
         except Refused:
             yield f"vllmExtraArgs: {argument!r} is set by this project already; use its key in Pulumi.yaml"
+
+
+def _link_out_of(directory: Path) -> Path | None:
+    """A file that a model needs and that is a link to somewhere outside, where this machine has the directory."""
+    try:
+        inside = directory.resolve()
+        return next((path for path in sorted(directory.iterdir()) if wanted(path.name) and inside not in path.resolve().parents), None)
+    except (OSError, RuntimeError):  # it is not here, or not for this user: the Docker host will say
+        return None
+
+
+def _no_tar(path: Path) -> str:
+    """What a file is that tarfile cannot read, by its first bytes; '' where it may be a tar."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        return f"not to be read ({error.strerror})"
+    if not head:
+        return "empty"
+    kinds = {b"PK": "a zip", b"7z\xbc\xaf": "a 7z", b"Rar!": "a rar", b"\x28\xb5\x2f\xfd": "compressed with zstd"}
+    return next((kind for begins, kind in kinds.items() if head.startswith(begins)), "")
 
 
 def _backend_rules(s: Settings) -> Iterable[str]:

@@ -8,6 +8,8 @@ from pathlib import Path
 from serving.memory import BYTES_PER_VALUE, Footprint, tied_copy
 
 MANIFEST = "reranker-manifest.json"
+# Qwen3-Reranker as it is published, and converted to a classifier.
+ORIGINAL, CONVERTED = "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"
 
 
 class BadModel(Exception):
@@ -39,6 +41,11 @@ class Model:
         )
 
 
+def weight_files(directory: Path) -> list[Path]:
+    """The weights at the top of a model directory, without the dot files that macOS leaves beside them (._model.safetensors)."""
+    return sorted(path for path in directory.glob("*.safetensors") if not path.name.startswith("."))
+
+
 def require_files(directory: Path, *, verified: bool) -> None:
     """BadModel where the directory lacks files, holds files of another size than its manifest says, or files that this user cannot read.
 
@@ -52,7 +59,7 @@ def require_files(directory: Path, *, verified: bool) -> None:
     if verified:
         files = _manifest_files(directory)
     else:
-        weights = sorted(path.name for path in directory.glob("*.safetensors"))
+        weights = [path.name for path in weight_files(directory)]
         files = [(name, None) for name in ["config.json", "tokenizer.json", *weights]]
         if not weights:
             raise BadModel(f"The model directory {directory} has no *.safetensors file; it must hold the weights of a Qwen3-Reranker.")
@@ -97,7 +104,7 @@ def read_model(directory: Path) -> Model:
             directory=str(directory),
             architecture=str(config["architectures"][0]),
             weight_dtype=dtype,
-            weight_bytes=sum(file.stat().st_size for file in directory.glob("*.safetensors")),
+            weight_bytes=sum(file.stat().st_size for file in weight_files(directory)),
             layers=int(config["num_hidden_layers"]),
             kv_heads=int(config["num_key_value_heads"]),
             head_dim=int(config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]),

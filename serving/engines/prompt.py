@@ -131,7 +131,7 @@ class PromptMaker:
         """At most `tokens` tokens of the query: all, or its beginning and its end with a line break between them; "" where not a letter of it has so few."""
         if len(self._tokens([query])[0]) <= tokens:
             return query
-        least = tokens - 1
+        least = max(tokens - 1, 1)  # the line break is one
         while least > 0:
             behind = least // 2
             before = self._cut(query, least - behind)

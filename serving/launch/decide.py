@@ -10,7 +10,7 @@ from serving.launch.flags import Refused, refuse_own_flags
 from serving.launch.machine import SERVER_MODULES, Machine
 from serving.launch.options import LaunchOptions
 from serving.memory import BLOCK_TOKENS, GIB, engine_bytes
-from serving.model import Model
+from serving.model import CONVERTED, ORIGINAL, Model
 from serving.options import ServiceOptions, hand_over
 
 PORT = 8000
@@ -18,7 +18,6 @@ MIDDLEWARE = "serving.launch.middleware.Middleware"  # a name: to import it take
 # Measured on two cores, 0.6B, documents of 512 tokens: shorter passes lose more than 3 percent of the tokens per second.
 PASS_TOKENS_PER_THREAD = 512
 PASS_TOKENS_MOST = 2048
-ORIGINAL, CONVERTED = "Qwen3ForCausalLM", "Qwen3ForSequenceClassification"
 OVERRIDES = {"architectures": [CONVERTED], "classifier_from_token": ["no", "yes"], "is_original_qwen3_reranker": True}
 Decide = Callable[[str, object, str], str]
 

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -27,19 +28,35 @@ class PopulateError(Exception):
     """No other mirror can help: one sentence with the remedy."""
 
 
+# What a mirror's answer means for the model, where it means more than that the mirror failed.
+GATED, TOKEN, WITHHELD, REVISION, ABSENT, BLOCKED = "gated", "token", "withheld", "revision", "absent", "blocked"
+
+
 class MirrorError(Exception):
-    """This mirror failed; another may do."""
+    """This mirror failed; another may do. `kind` is one of the words above, or '' where the mirror is just broken."""
+
+    def __init__(self, text: str, kind: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the hub states it: size in bytes; `sha256`, or `git_blob` (SHA-1 of git's blob) where it states only that; '' is unstated."""
+    """A file as the hub states it: size in bytes; `sha256`, or `git_blob` (SHA-1 of git's blob) where it states only that; '' is unstated, or no checksum."""
 
     path: str
     size: int
     url: str
     sha256: str = ""
     git_blob: str = ""
+
+    def __post_init__(self) -> None:
+        # Others chose them, and a file on its way is named by its checksum.
+        for name, digits in (("sha256", 64), ("git_blob", 40)):
+            value = str(getattr(self, name)).lower()
+            object.__setattr__(self, name, value if re.fullmatch(f"[0-9a-f]{{{digits}}}", value) else "")
+        if self.size < 0:
+            raise ValueError(f"{self.path} has a size below 0")
 
     @property
     def checksum(self) -> str:
@@ -48,11 +65,12 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class LocalFile:
-    """A file as it lies on the disk, for the manifest."""
+    """A file as it lies on the disk, for the manifest; `checked` against a checksum that the source states, or by its size alone."""
 
     path: str
     size: int
     sha256: str
+    checked: bool = True
 
 
 def wanted(path: str) -> bool:

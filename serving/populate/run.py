@@ -21,11 +21,17 @@ from serving.model import MANIFEST
 from serving.populate.archive import unpack
 from serving.populate.fetch import Token, copy_repository
 from serving.populate.files import (
+    ABSENT,
     AGAIN,
+    BLOCKED,
     FORBIDDEN,
     FULL,
+    GATED,
     INCOMPLETE,
     MIB,
+    REVISION,
+    TOKEN,
+    WITHHELD,
     LocalFile,
     MirrorError,
     PopulateError,
@@ -56,26 +62,48 @@ def alone(target: Path) -> Iterator[None]:
 
 
 def from_mirrors(list_files: ListFiles, mirrors: Sequence[str], options: argparse.Namespace, token: Token) -> list[LocalFile]:
-    """The repository from the first mirror that has it whole and right; what one has fetched, the next keeps."""
+    """The repository from the first mirror that has it whole and right; what one has fetched, the next keeps. PopulateError once all have failed."""
     repo, revision = options.repo, options.revision
-    failed = []
+    failed: list[tuple[str, MirrorError]] = []
     for mirror in (mirror.rstrip("/") for mirror in mirrors):
         try:
             files = listing(list_files, mirror, repo, revision, token)
             return copy_repository(files, options.target, token, f"{repo} at {revision} from {mirror}")
         except MirrorError as error:
-            problem: MirrorError | PopulateError = error
+            failed.append((mirror, error))
         except urllib.error.HTTPError as error:
-            problem = refusal(error, where=mirror, repo=repo, revision=revision, token=token, page=f"{mirror}/{repo}")
-        if isinstance(problem, PopulateError):
-            raise problem
-        failed.append(f"{mirror} {problem}")
-        say(f"mirror given up: {failed[-1]}")
+            failed.append((mirror, refusal(error, where=mirror, repo=repo, revision=revision, token=token)))
+        say(f"mirror given up: {mirror} {failed[-1][1]}")
+    raise PopulateError(verdict(failed, options, token))
+
+
+def verdict(failed: Sequence[tuple[str, MirrorError]], options: argparse.Namespace, token: Token) -> str:
+    """What all mirrors together say of the model, with the remedy; one sentence."""
+    repo = options.repo
+    where = {error.kind: mirror for mirror, error in reversed(failed)}  # the first one that says so
+    set_token = "set it with: pulumi config set --secret modelToken"
     key = "modelMirrors" if options.source == "hub" else "modelscopeEndpoint"
-    raise PopulateError(
-        f"{repo} could not be downloaded, {'; '.join(failed)}: check the network, httpsProxy and caBundle, or set {key} to what this host reaches, "
-        f"then {AGAIN}"
-    )
+    page = f"{where.get(GATED) or where.get(REVISION) or where.get(ABSENT)}/{repo}"
+    gated = f"ask for access on {page}, then give the token of that account; {set_token}"
+    private = "modelToken may not read it" if token.value else f"it is private and needs a token ({set_token})"
+    said = {
+        GATED: ("gated", f"the account of modelToken has no access to it: ask for it on {page}" if token.value else gated),
+        TOKEN: ("refused", f"the token in modelToken is wrong or expired; {set_token}"),
+        WITHHELD: ("gated or private", "name the mirror in modelTokenHosts if you trust it with modelToken"),
+        REVISION: ("not there at this revision", f"check model and modelRevision, and set modelRevision to one that is listed on {page}"),
+        ABSENT: ("not there", f"check the name in model, or {private}"),
+        BLOCKED: ("blocked", f"check the network, httpsProxy and caBundle, or set {key} to what this host reaches"),
+    }
+    broken = ("not to be had", f"check the network, httpsProxy and caBundle, or set {key} to what this host reaches")
+    kinds = [kind for kind in said if kind in where] or [""]
+    if "" in where and BLOCKED not in kinds and GATED not in kinds:
+        kinds.append("")
+    state, _ = said.get(kinds[0], broken)
+    if kinds[0] in (REVISION, ABSENT) and where.keys() & {BLOCKED, ""}:
+        state += " where it could be asked"
+    remedies = "; or ".join(dict.fromkeys(said.get(kind, broken)[1] for kind in dict.fromkeys(kinds)))
+    accounts = "; ".join(f"{mirror} {error}" for mirror, error in failed)
+    return f"{repo} at {options.revision} could not be downloaded, it is {state} ({accounts}): {remedies}; then {AGAIN}"
 
 
 def read_token(stream: IO[bytes]) -> str:
@@ -84,6 +112,14 @@ def read_token(stream: IO[bytes]) -> str:
     if not all(33 <= byte <= 126 for byte in token):
         raise PopulateError("the token in modelToken has a blank or a foreign character: set it with: pulumi config set --secret modelToken")
     return token.decode("ascii")
+
+
+def vouched(files: Sequence[LocalFile]) -> str:
+    """What the source's checksums say of the files."""
+    unstated = sum(not file.checked for file in files)
+    if not unstated:
+        return "all checksums right"
+    return f"sizes only, the source states no checksum for {'any' if unstated == len(files) else unstated} of them"
 
 
 def populate(options: argparse.Namespace, stdin: IO[bytes]) -> None:
@@ -117,7 +153,7 @@ def populate(options: argparse.Namespace, stdin: IO[bytes]) -> None:
             require_whole(options.target, f"{options.repo} at {options.revision} is not a model as safetensors; check model and modelRevision")
             write_manifest(options.target, repo=options.repo, revision=options.revision, source=options.source, files=files)
             total = sum(file.size for file in files) // MIB
-            checked = "checksums computed" if options.source == "archive" else "all checksums right"
+            checked = "checksums computed" if options.source == "archive" else vouched(files)
             say(f"{options.repo} at {options.revision} is complete: {len(files)} files, {total} MiB, {checked}")
     except OSError as error:
         if error.errno in FULL:
@@ -127,7 +163,9 @@ def populate(options: argparse.Namespace, stdin: IO[bytes]) -> None:
                 f"user {os.getuid()} cannot write to {error.filename or options.target} ({error.strerror}): "
                 f"remove the volume if others filled it, then {AGAIN}"
             ) from error
-        raise
+        raise PopulateError(
+            f"{error.filename or options.target} cannot be used ({error.strerror or error}): check the disk of the Docker host, then {AGAIN}"
+        ) from error
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

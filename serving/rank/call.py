@@ -5,15 +5,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """What to score: pairs of query and document, in the caller's order. `keep` limits the tokens of each document (None: the model's own limit)."""
+    """What to score: pairs of query and document, in the caller's order. `keep` and `keep_query` limit the tokens of each document and of the query (None: the limits of all calls).
+
+    `id` is the caller's own name for it.
+    """
 
     rerank: bool
     pairs: tuple[tuple[str, str], ...]
     instruction: str | None = None
     keep: int | None = None
+    keep_query: int | None = None
     top_n: int = 0
     return_documents: bool = True
     bare: bool = False  # the answer is a bare list of places and scores
+    id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,8 @@ class Scorer:
             return Outcome(scored={}, cached=0, hit_deadline=False)
         instruction = call.instruction or self.options.instruction
         size = sum(len(document) for _, document in call.pairs)
-        pair_keys = await self.beside(size, lambda: [digest(instruction, query, document, str(call.keep)) for query, document in call.pairs])
+        limits = f"{call.keep} {call.keep_query}"
+        pair_keys = await self.beside(size, lambda: [digest(instruction, query, document, limits) for query, document in call.pairs])
         key = digest(f"{call.rerank} {seconds:g}", *(pair.hex() for pair in pair_keys))
         if not fresh and (known := self.answers.get(key, self.clock())) is not None and not self._whole(pair_keys):
             return Outcome(scored=known.scored, cached=len(known.scored), hit_deadline=False)
@@ -138,7 +139,7 @@ class Scorer:
                 # ones are asked for all the same: without them nobody would be told that the engine is busy.
                 if items and least > TOKENIZED_AHEAD * self.scheduler.capacity(deadline):
                     return items, places
-                prompts, query, kept = await self._fitting(instruction, query, texts[start : start + GROUP], deadline, kept)
+                prompts, query, kept = await self._fitting(call, instruction, query, texts[start : start + GROUP], deadline, kept)
                 room = self._room(prompts)
                 limit = min(room, call.keep or room)
                 for index, pair in enumerate(keys_of[start : start + GROUP]):
@@ -150,12 +151,12 @@ class Scorer:
         return items, places
 
     async def _fitting(
-        self, instruction: str, query: str, documents: list[str], deadline: float, kept: int | None
+        self, call: Call, instruction: str, query: str, documents: list[str], deadline: float, kept: int | None
     ) -> tuple[Prompts, str, int | None]:
         """Prompts that leave room for a document; the query, cut where it is too long; and how many tokens of it are left then (`kept`: so far)."""
         for _ in range(CUTS):
             prompts = await self._prompts(instruction, query, documents, deadline)
-            allowed = self._query_tokens(prompts)
+            allowed = self._query_tokens(prompts, min(self.options.max_query_tokens, call.keep_query or self.options.max_query_tokens))
             if prompts.query <= allowed:
                 return prompts, query, prompts.query if kept is not None else None
             kept = allowed
@@ -166,11 +167,11 @@ class Scorer:
         """Tokens of a document at most."""
         return self.options.max_model_len - prompts.shared - prompts.tail
 
-    def _query_tokens(self, prompts: Prompts) -> int:
-        """Tokens that the query may have; BadQuery where the instruction leaves it none."""
+    def _query_tokens(self, prompts: Prompts, most: int) -> int:
+        """Tokens that the query may have, at most `most`; BadQuery where the instruction leaves it none."""
         room = self._room(prompts)
         lacking = 0 if room >= 1 else self.options.min_document_tokens - room
-        allowed = min(self.options.max_query_tokens, prompts.query - lacking) if lacking else self.options.max_query_tokens
+        allowed = min(most, prompts.query - lacking) if lacking else most
         if allowed < 1:
             raise BadQuery("The instruction leaves no room for query and document; shorten it.")
         return allowed

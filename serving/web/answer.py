@@ -88,11 +88,11 @@ def rerank_body(call: Call, ranking: Ranking, tokens: int, model: str) -> bytes:
     )
     if call.bare:
         return _joined("[", _written(results, f'"{text}": ', ""), "]")
-    head = {"id": _id(), "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
+    head = {"id": _id(call), "model": model, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     return _listed(head, "results", _written(results, f'"{text}": {{"text": ', ', "multi_modal": null}'))
 
 
-def score_body(scores: Sequence[float], tokens: int, model: str) -> bytes:
+def score_body(call: Call, scores: Sequence[float], tokens: int, model: str) -> bytes:
     """vLLM's answer to a score request: one score a pair, in the order of the request."""
     usage = {
         "prompt_tokens": tokens,
@@ -101,13 +101,13 @@ def score_body(scores: Sequence[float], tokens: int, model: str) -> bytes:
         "prompt_tokens_details": None,
         "completion_tokens_details": None,
     }
-    head = {"id": _id(), "object": "list", "created": int(time.time()), "model": model, "usage": usage}
+    head = {"id": _id(call), "object": "list", "created": int(time.time()), "model": model, "usage": usage}
     pairs = ((f'"index": {place}, "object": "score", "score": {score!r}', None) for place, score in enumerate(scores))
     return _listed(head, "data", _written(pairs, "", ""))
 
 
-def _id() -> str:
-    return f"score-{uuid.uuid4().hex[:16]}"
+def _id(call: Call) -> str:
+    return f"score-{call.id or uuid.uuid4().hex[:16]}"
 
 
 def _listed(head: dict[str, Any], name: str, entries: Iterator[str]) -> bytes:

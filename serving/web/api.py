@@ -1,6 +1,7 @@
 """The rerank API in vLLM's shapes: a request's body becomes a Call or an ApiError, whatever the bytes. Nothing here waits."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,20 +88,17 @@ def _rerank(request: dict[str, Any], limits: Limits) -> Call:
     query = _texts(request, "query")[0]
     # Text Embeddings Inference's shape, which RAGFlow's factory HuggingFace sends.
     bare = "texts" in request and "documents" not in request
-    if bare and request.get("raw_scores"):
-        raise ApiError.of_field("value_error", "raw_scores", "Scores are probabilities here; raw ones are not to be had")
     documents = _texts(request, "texts" if bare else "documents")
     _count(documents, limits)
     given = request.get("return_text", False) if bare else request.get("return_documents")
     return Call(
         rerank=True,
         pairs=tuple((query, document) for document in documents),
-        instruction=_instruction(request),
-        keep=_keep(request),
         top_n=_whole(request, "top_n", 0) or 0,
         # Xinference's client sends a string.
         return_documents=str(given).lower() not in ("false", "0"),
         bare=bare,
+        **_common(request),
     )
 
 
@@ -115,22 +113,52 @@ def _score(request: dict[str, Any], limits: Limits) -> Call:
         raise ApiError(400, "BadRequestError", "At least one text element must be given")
     _count(right, limits)
     queries = left * len(right) if len(left) == 1 else left
-    return Call(rerank=False, pairs=tuple(zip(queries, right, strict=True)), instruction=_instruction(request), keep=_keep(request))
+    return Call(rerank=False, pairs=tuple(zip(queries, right, strict=True)), **_common(request))
+
+
+def _common(request: dict[str, Any]) -> dict[str, Any]:
+    """What a call has on both routes; ApiError for a wish that is not granted here, which in silence would be another answer than was asked for."""
+    for name, (granted, sentence) in WISHES.items():
+        if request.get(name) is not None and not granted(request[name]):
+            raise ApiError.of_field("value_error", name, sentence)
+    own = _texts(request, "request_id") if request.get("request_id") is not None else [""]
+    if len(own) != 1 or isinstance(request.get("request_id"), list | dict):
+        raise ApiError.of_field("string_type", "request_id", "Input should be a valid string")
+    return {
+        "instruction": _instruction(request),
+        "keep": _keep(request),
+        "keep_query": _whole(request, "max_tokens_per_query", 0) or None,
+        "id": own[0],
+    }
 
 
 def _texts(request: dict[str, Any], name: str) -> list[str]:
     if name not in request:
         raise ApiError.of_field("missing", name, "Field required")
     value = request[name]
-    texts = [item["text"] if isinstance(item, dict) and "text" in item else item for item in (value if isinstance(value, list) else [value])]
-    for text in texts:
-        if not isinstance(text, str):
-            raise ApiError.of_field("string_type", name, "Input should be a valid string")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise ApiError.of_field("string_unicode", name, "Input should be text without lone surrogates") from error
-    return texts
+    return [_text(item, name, place) for place, item in enumerate(value)] if isinstance(value, list) else [_text(value, name)]
+
+
+def _text(item: object, name: str, place: int | None = None) -> str:
+    """One text: a string, an object with a `text`, or one whose `content` is text or a list of parts of type text (vLLM joins those by lines)."""
+    if isinstance(item, dict) and "content" in item:
+        parts = item["content"]
+        if isinstance(parts, list) and parts:
+            if other := next((part for part in parts if not (isinstance(part, dict) and part.get("type") == "text")), None):
+                kind = other.get("type") if isinstance(other, dict) else None
+                shown = f", and this one is {kind}" if isinstance(kind, str) and re.fullmatch(r"[a-z_]{1,40}", kind) else ""
+                raise ApiError.of_field("value_error", name, f"This model reads content parts of type text alone{shown}; send the text of it", place)
+            return "\n".join(_text(part.get("text"), name, place) for part in parts)
+        item = None if isinstance(parts, list) else parts
+    elif isinstance(item, dict) and "text" in item:
+        item = item["text"]
+    if not isinstance(item, str):
+        raise ApiError.of_field("string_type", name, "Input should be a valid string", place)
+    try:
+        item.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ApiError.of_field("string_unicode", name, "Input should be text without lone surrogates", place) from error
+    return item
 
 
 def _count(documents: list[str], limits: Limits) -> None:
@@ -144,11 +172,31 @@ def _whole(request: dict[str, Any], name: str, least: int) -> int | None:
     value = request.get(name)
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int):
+    number = whole(value)
+    if number is None:
         raise ApiError.of_field("int_type", name, "Input should be a valid integer")
-    if value < least:
+    if number < least:
         raise ApiError.of_field("greater_than_equal", name, f"Input should be greater than or equal to {least}")
-    return value
+    return number
+
+
+def whole(value: object) -> int | None:
+    """The integer that a value stands for, as vLLM takes it: 5, 5.0, "5", "5.0"; None for any other."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str) and re.fullmatch(r"[+-]?[0-9]{1,18}(\.0{0,18})?", value.strip(), re.ASCII):
+        return int(value.strip().partition(".")[0])
+    return None
+
+
+def flag(value: object) -> bool | None:
+    """The truth value that a value stands for, as vLLM takes it: true, 1, "yes", …; None for any other."""
+    word = str(value).strip().lower() if isinstance(value, bool | int | float | str) else ""
+    return True if word in ("true", "t", "yes", "y", "on", "1", "1.0") else False if word in ("false", "f", "no", "n", "off", "0", "0.0") else None
 
 
 def _keep(request: dict[str, Any]) -> int | None:
@@ -161,11 +209,32 @@ def _instruction(request: dict[str, Any]) -> str | None:
     kwargs = request.get("chat_template_kwargs")
     if kwargs is not None and not isinstance(kwargs, dict):
         raise ApiError.of_field("dict_type", "chat_template_kwargs", "Input should be a valid dictionary")
-    value = request.get("instruction")
-    if value is None and kwargs:
-        value = kwargs.get("instruction")
+    # The one in chat_template_kwargs goes first, as in vLLM.
+    value = kwargs["instruction"] if kwargs and "instruction" in kwargs else request.get("instruction")
     if value is None or value == "":
         return None
     if not isinstance(value, str):
         raise ApiError.of_field("string_type", "instruction", "Input should be a valid string")
-    return _texts({"instruction": value}, "instruction")[0]
+    return _text(value, "instruction")
+
+
+_PROBABILITIES = "Scores are probabilities here, and raw ones are not to be had; leave the field out"
+# Fields that ask for another answer or for other care: which values ask for what is done anyway, and what is said to all others.
+WISHES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    # vLLM's name, and those that it had before.
+    **dict.fromkeys(("use_activation", "activation", "softmax"), (lambda value: flag(value) is True, _PROBABILITIES)),
+    "raw_scores": (lambda value: flag(value) is False, _PROBABILITIES),
+    "truncation_side": (lambda value: value == "right", "A document is cut at its end here; leave the field out, or cut the document yourself"),
+    "truncation_direction": (
+        lambda value: str(value).lower() == "right",
+        "A document is cut at its end here; leave the field out, or cut the document yourself",
+    ),
+    "padding": (lambda value: value == "do_not_pad", "Prompts are not padded here, it would change their scores; leave the field out"),
+    "priority": (lambda value: whole(value) == 0, "All calls have equal parts of the engine here; leave the field out"),
+    "cache_salt": (
+        lambda value: False,
+        "Scores are remembered for all callers together here; leave the field out, and set cacheEntries to 0 and prefixCaching to false "
+        "where callers must not learn of each other",
+    ),
+    "rank_fields": (lambda value: value in ([], ["text"]), "Of a document the field text alone is read here; put into it what is to be ranked"),
+}

@@ -16,10 +16,11 @@ class ApiError(Exception):
         self.status, self.kind, self.message, self.param, self.headers, self.why = status, kind, message, param, tuple(headers), why
 
     @classmethod
-    def of_field(cls, kind: str, field: str, message: str) -> "ApiError":
-        """400 about a field of the request, or (field "") the request as a whole."""
-        place = f"body.{field}" if field else "body"
-        return cls(400, "Bad Request", f"1 validation error:\n  {{'type': '{kind}', 'loc': '{place}', 'msg': '{message}'}}", place)
+    def of_field(cls, kind: str, field: str, message: str, place: int | None = None) -> "ApiError":
+        """400 about a field of the request, or (field "") the request as a whole; `place` of a value in the field's list, from 0."""
+        param = f"body.{field}" if field else "body"
+        loc = param if place is None else f"{param}.{_digits(place)}"
+        return cls(400, "Bad Request", f"1 validation error:\n  {{'type': '{kind}', 'loc': '{loc}', 'msg': '{message}'}}", param)
 
     @classmethod
     def unavailable(cls, message: str, retry_after: int, why: str) -> "ApiError":
@@ -35,6 +36,11 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         return {"error": {"message": self.message, "type": self.kind, "param": self.param, "code": self.status}}
+
+
+def _digits(number: int) -> str:
+    """The number, but for one that RAGFlow would take for the status of a wrong login, which is written apart: '4 01'."""
+    return str(number).replace("401", "4 01")
 
 
 # Refusals that a caller may try again after, by the word that the metrics have for them.

@@ -318,7 +318,9 @@ class Service:
 
         def written() -> bytes:
             ranking = ranked(scored, count, way)
-            return answer.rerank_body(call, ranking, done.tokens, model) if call.rerank else answer.score_body(ranking.scores, done.tokens, model)
+            return (
+                answer.rerank_body(call, ranking, done.tokens, model) if call.rerank else answer.score_body(call, ranking.scores, done.tokens, model)
+            )
 
         body = await self.scorer.beside(len(raw), written)
         self._count(done)

@@ -191,9 +191,11 @@ def assert_serves(service: Service) -> None:
 WRONG_TYPES: dict[str, Sequence[object]] = {
     "query": (None, 5, 1.5, True, [], {}, ["a"], ["a", "b"], [["a"]], {"text": 5}, {"content": []}),
     "documents": (None, 5, True, {}, [5], [None], [True], [{}], [[]], [["a"]], ["a", 5], [{"text": 5}], [{"text": ["a"]}], [{"a": "b"}]),
-    "top_n": (-1, -(2**70), 1.5, "3", True, [], {}, [1]),
-    "max_tokens_per_doc": (-1, 1.5, "3", True, [], {}),
-    "truncate_prompt_tokens": (-2, 1.5, "3", True, [], {}),
+    "top_n": (-1, -(2**70), 1.5, "", "-1", "1.5", "three", "3e0", "9" * 50, True, [], {}, [1]),
+    "max_tokens_per_doc": (-1, 1.5, "x", True, [], {}),
+    "max_tokens_per_query": (-1, 1.5, "x", True, [], {}),
+    "truncate_prompt_tokens": (-2, 1.5, "x", True, [], {}),
+    "request_id": (5, True, [], {}, ["a"], {"text": "a"}),
     "model": (5, True, [], {}, ["a"]),
     "instruction": (5, True, {"a": "b"}, [["a"]]),
 }  # fmt: skip
@@ -355,6 +357,74 @@ class Contract:
         }
         assert service.post("/v1/rerank", {"model": service.names[0], **GOOD, "top_n": 3, **beside}).status == 200
 
+    @pytest.mark.parametrize("two", [2, 2.0, "2", "2.0", " +2 "])
+    def test_an_integral_number_is_taken_in_every_spelling_that_vllm_takes(self, service: Service, two: object) -> None:
+        documents = ["China", "one two three four five six seven eight", "Berlin"]
+        answer = service.post("/v1/rerank", {"query": QUERY, "documents": documents, "top_n": two, "max_tokens_per_doc": two})
+        assert (answer.status, len(answer.json["results"]), answer.headers["x-rerank-kept-tokens"]) == (200, 2, "2")
+
+    @pytest.mark.parametrize("path", ["/v1/rerank", "/v1/score"])
+    def test_a_null_among_the_documents_is_400_and_names_its_place(self, service: Service, path: str) -> None:
+        call = GOOD if path == "/v1/rerank" else GOOD_SCORE
+        for null in (None, {"text": None}, {"content": None}, {"content": [{"type": "text", "text": None}]}):
+            error = assert_refused(service.post(path, {**call, "documents": ["a", "b", null, "d"]}), 400, param="body.documents")
+            assert "'body.documents.2'" in error["message"]
+
+    def test_texts_may_be_content_parts_of_type_text(self, service: Service) -> None:
+        def parts(text: str) -> dict[str, object]:
+            return {"content": [{"type": "text", "text": text}]}
+
+        plain = service.results(QUERY, DOCUMENTS)
+        answer = service.post("/v1/rerank", {"query": parts(QUERY), "documents": [*map(parts, DOCUMENTS)]})
+        assert {item["index"]: item["relevance_score"] for item in answer.json["results"]} == pytest.approx(plain, abs=SAME)
+        alone = service.post("/v1/score", {"queries": parts(QUERY), "documents": parts(DOCUMENTS[0])})
+        assert [item["score"] for item in alone.json["data"]] == [pytest.approx(plain[0], abs=SAME)]
+        two = {"content": [{"type": "text", "text": DOCUMENTS[0]}, {"type": "text", "text": DOCUMENTS[1]}]}
+        [joined] = service.post("/v1/rerank", {"query": QUERY, "documents": two}).json["results"]
+        assert joined["document"]["text"] == f"{DOCUMENTS[0]}\n{DOCUMENTS[1]}"
+
+    @pytest.mark.parametrize(
+        "part", [{"type": "image_url", "image_url": {"url": "https://127.0.0.1/x.png"}}, {"text": "a"}, "a", 5, {"type": ["text"]}]
+    )
+    def test_a_content_part_that_is_no_text_is_400(self, service: Service, part: object) -> None:
+        error = assert_refused(service.post("/v1/rerank", {"query": QUERY, "documents": ["a", {"content": [part]}]}), 400, param="body.documents")
+        assert "content parts of type text alone" in error["message"]
+        assert "'body.documents.1'" in error["message"]
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("use_activation", False), ("use_activation", 0), ("use_activation", "false"), ("use_activation", "No"), ("use_activation", "off"),
+            ("use_activation", "maybe"), ("use_activation", []), ("use_activation", {}), ("activation", False), ("softmax", False), ("raw_scores", True), ("truncation_side", "left"), ("truncation_direction", "Left"),
+            ("padding", "max_length"), ("priority", 1), ("priority", "-1"), ("cache_salt", "a-secret-of-the-callers"), ("rank_fields", ["title", "text"]),
+        ],
+    )  # fmt: skip
+    def test_a_wish_for_another_answer_than_is_given_here_is_400_with_what_to_do(self, service: Service, name: str, value: object) -> None:
+        for path, call in (("/v1/rerank", GOOD), ("/v1/score", GOOD_SCORE)):
+            error = assert_refused(service.post(path, {**call, name: value}), 400, param=f"body.{name}")
+            assert re.search("leave the field out|put into it", error["message"])
+
+    def test_a_wish_for_what_is_done_anyway_changes_nothing(self, service: Service) -> None:
+        plain = service.results(QUERY, DOCUMENTS)
+        wishes = {
+            "use_activation": True, "activation": "true", "softmax": None, "raw_scores": False, "truncation_side": "right", "truncation_direction": "Right",
+            "padding": "do_not_pad", "priority": "0", "cache_salt": None, "user": "somebody", "mm_processor_kwargs": {}, "max_tokens_per_query": 0,
+            "chat_template_kwargs": {"enable_thinking": False}, "truncate_prompt_tokens": -1,
+        }  # fmt: skip
+        answer = service.post("/v1/rerank", {"query": QUERY, "documents": list(DOCUMENTS), **wishes})
+        assert {item["index"]: item["relevance_score"] for item in answer.json["results"]} == pytest.approx(plain, abs=SAME)
+
+    def test_the_answer_bears_the_id_that_the_caller_gave_its_request(self, service: Service) -> None:
+        for path, call in (("/v1/rerank", GOOD), ("/v1/score", GOOD_SCORE)):
+            assert service.post(path, {**call, "request_id": 'mine "ä" 5'}).json["id"] == 'score-mine "ä" 5'
+
+    def test_a_caller_may_limit_the_tokens_of_the_query(self, service: Service) -> None:
+        documents = list(DOCUMENTS)
+        assert "x-rerank-query-kept-tokens" not in service.post("/v1/rerank", {"query": QUERY, "documents": documents}).headers
+        answer = service.post("/v1/rerank", {"query": QUERY, "documents": documents, "max_tokens_per_query": 2})
+        assert (answer.status, 1 <= int(answer.headers["x-rerank-query-kept-tokens"]) <= 2) == (200, True)
+        assert answer.headers["x-rerank-cached"] == "0"  # what is known of the whole query is not known of a part
+
     def test_duplicates_have_equal_scores_and_equal_scores_keep_the_callers_order(self, service: Service) -> None:
         documents = [DOCUMENTS[0], DOCUMENTS[1], DOCUMENTS[0], DOCUMENTS[1], DOCUMENTS[0]]
         answer = service.post("/v1/rerank", {"query": QUERY, "documents": documents}, [("Cache-Control", "no-cache")])
@@ -422,8 +492,8 @@ class Contract:
         """RAGFlow logs its user out at the sight of that status' number, or its name, in an error's text."""
         many = service.max_documents + 1
         calls: list[dict[str, Any]] = [
-            GOOD | {"documents": ["x"] * (many - many % 1000 + 1401)}, GOOD | {"model": "401"}, GOOD | {"top_n": "401"}, GOOD | {"instruction": "401 " * 5000},
-            GOOD | {"documents": [401]}, {"query": "401"},
+            GOOD | {"documents": ["x"] * (many - many % 1000 + 1401)}, GOOD | {"model": "401"}, GOOD | {"top_n": "401x"}, GOOD | {"instruction": "401 " * 5000},
+            GOOD | {"documents": [401]}, GOOD | {"documents": ["x"] * 401 + [None]}, {"query": "401"},
         ]  # fmt: skip
         for call in calls:
             answer = service.post("/v1/rerank", call, UNCUT)
@@ -533,6 +603,8 @@ class Contract:
         assert (own.status, own.headers["x-rerank-cached"]) == (200, "0")  # what is known under another instruction is not known under this
         same = service.post("/v1/rerank", {**call, "chat_template_kwargs": {"instruction": instruction}})
         assert (same.status, same.headers["x-rerank-cached"]) == (200, "3")
+        both = service.post("/v1/rerank", {**call, "instruction": "another one", "chat_template_kwargs": {"instruction": instruction}})
+        assert (both.status, both.headers["x-rerank-cached"]) == (200, "3")  # as in vLLM, the second one goes first
 
     # -- what is no call
 

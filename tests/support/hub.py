@@ -7,11 +7,13 @@ It answers what huggingface_hub 2.4 asks: /api/models/<repo>/revision/<revision>
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +21,25 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 PAGE = 4
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "raw deflate": lambda content: zlib.compress(content)[2:-4],
+    "br": lambda content: content,
+}
+
+
+@dataclass
+class Reply:
+    """What is answered in place of the right answer, so many times (-1: always), to a request whose path has `of` in it and that has a Range where `ranged`."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    of: str = ""
+    times: int = 1
+    ranged: bool = False
+    length: int | None = None  # Content-Length, where it is not the body's; -1 is none
 
 
 @dataclass
@@ -34,6 +55,14 @@ class Faults:
     only: str = ""
     bytes_per_second: int = 0
     no_range: bool = False
+    # A Content-Encoding that nobody asked for, of files and of JSON.
+    encoding: str = ""
+    chunked: bool = False
+    no_checksums: bool = False
+    etag: str = ""
+    # The Link header of a page, with {next} and {first} in it.
+    link: str = '<{next}>; rel="next"'
+    replies: list[Reply] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -143,6 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
         if faults.dead:
             self.close_connection = True
             return
+        for reply in faults.replies:
+            if reply.times and reply.of in path and (not reply.ranged or "Range" in self.headers):
+                reply.times -= 1
+                return self.reply(reply)
         if faults.status:
             return self.refuse(faults.status, "", "out of order")
         if token and token != faults.token:
@@ -184,19 +217,24 @@ class _Handler(BaseHTTPRequestHandler):
         entries: list[dict[str, object]] = []
         for name in names[start : start + PAGE]:
             content = hub.content(name)
-            entry: dict[str, object] = {"type": "file", "oid": git_blob(content), "size": len(content), "path": name}
+            unstated = hub.faults.no_checksums
+            entry: dict[str, object] = {"type": "file", "oid": "" if unstated else git_blob(content), "size": len(content), "path": name}
             if is_lfs(name):
-                entry["lfs"] = {"oid": sha256(content), "size": len(content), "pointerSize": 134}
+                entry["lfs"] = {"oid": "" if unstated else sha256(content), "size": len(content), "pointerSize": 134}
             entries.append(entry)
-        following = f"http://{self.headers['Host']}/api/models/{quote(hub.repo)}/tree/{hub.revision}?recursive=true&cursor={start + PAGE}"
-        self.json(entries, link=f'<{following}>; rel="next"' if start + PAGE < len(names) else "")
+        page = f"http://{self.headers['Host']}/api/models/{quote(hub.repo)}/tree/{hub.revision}?recursive=true&cursor="
+        self.json(
+            entries,
+            link=hub.faults.link.format(first=f"{page}0", next=f"{page}{start + PAGE}", cursor=start + PAGE) if start + PAGE < len(names) else "",
+        )
 
     def modelscope(self, hub: Hub, one: bool, query: dict[str, str]) -> None:
         if query.get("Revision") != hub.revision:
             return self.refuse(404, "", "revision not found")
         if one:
             return self.file(hub, query["FilePath"])
-        listed = [{"Path": name, "Type": "blob", "Size": len(hub.content(name)), "Sha256": sha256(hub.content(name))} for name in hub.files()]
+        checksum = (lambda content: "") if hub.faults.no_checksums else sha256
+        listed = [{"Path": name, "Type": "blob", "Size": len(hub.content(name)), "Sha256": checksum(hub.content(name))} for name in hub.files()]
         self.json({"Code": 200, "Success": True, "Data": {"Files": [*listed, {"Path": "folder", "Type": "tree", "Size": 0, "Sha256": ""}]}})
 
     def file(self, hub: Hub, name: str) -> None:
@@ -206,14 +244,22 @@ class _Handler(BaseHTTPRequestHandler):
         if faulty and faults.wrong:
             faults.wrong -= 1
             content = bytes(byte ^ 0xFF for byte in content)
+        coding = faults.encoding if faults.only in ("", name) else ""
+        if coding:
+            content = ENCODERS[coding](content)
         ranged = "Range" in self.headers and not faults.no_range
         start = 0 if not ranged else int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
         if start >= len(content) > 0:
             return self.refuse(416, "", "Range not satisfiable")
         self.send_response(206 if ranged else 200)
-        self.send_header("Content-Length", str(len(content) - start))
+        if coding:
+            self.send_header("Content-Encoding", coding.removeprefix("raw "))
+        if faults.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        else:
+            self.send_header("Content-Length", str(len(content) - start))
         self.send_header("Accept-Ranges", "bytes")
-        self.send_header("ETag", f'"{sha256(whole) if is_lfs(name) else git_blob(whole)}"')
+        self.send_header("ETag", faults.etag or f'"{sha256(whole) if is_lfs(name) else git_blob(whole)}"')
         self.send_header("X-Repo-Commit", hub.revision)
         if ranged:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -228,16 +274,32 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         step = max(faults.bytes_per_second // 20, 1) if faults.bytes_per_second else 1 << 20
         while start < end:
-            self.wfile.write(content[start : min(start + step, end)])
+            piece = content[start : min(start + step, end)]
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece) if faults.chunked else piece)
             self.sent += min(step, end - start)
             start += step
             if faults.bytes_per_second:
                 time.sleep(0.05)
+        if faults.chunked and end == len(content):
+            self.wfile.write(b"0\r\n\r\n")
+
+    def reply(self, reply: Reply) -> None:
+        self.send_response(reply.status)
+        for name, value in reply.headers.items():
+            self.send_header(name, value)
+        if reply.length != -1:
+            self.send_header("Content-Length", str(len(reply.body) if reply.length is None else reply.length))
+        self.end_headers()
+        self.wfile.write(reply.body)
+        self.close_connection = True
 
     def json(self, value: object, link: str = "") -> None:
-        body = json.dumps(value).encode()
+        body, coding = json.dumps(value).encode(), self.server.hub.faults.encoding
         self.send_response(200)
         self.send_header("Content-Type", "application/json")
+        if coding:
+            body = ENCODERS[coding](body)
+            self.send_header("Content-Encoding", coding.removeprefix("raw "))
         self.send_header("Content-Length", str(len(body)))
         if link:
             self.send_header("Link", link)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,13 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
         "'main' must be a commit of 40 hex digits: a branch can change under you; the model's page lists them under 'Files'",
     ),
     ("modelRevision", "a b", {"modelSource": "modelscope"}, "'a b' must be a tag or commit of letters, digits, '_', '.' or '-'"),
+    (
+        "modelRevision",
+        "f" * 40,
+        {"modelSource": "modelscope"},
+        f"'{'f' * 40}' is a commit id, as Hugging Face has them, and ModelScope is asked for tags; set it to a tag that the model's page on ModelScope lists (or to "
+        "master, which can change under you), or set modelSource to hub",
+    ),
     ("modelSource", "s3", {}, "'s3' must be one of hub, modelscope, directory, archive"),
     ("modelMirrors", [], {}, "[] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
     ("modelMirrors", ["hf-mirror.com"], {}, "['hf-mirror.com'] must list one or more http(s) endpoints, e.g. https://hf-mirror.com"),
@@ -506,7 +514,7 @@ def test_a_token_that_would_be_sent_to_nobody_is_refused(hosts: list[str]) -> No
 
 
 @pytest.mark.parametrize("dials", [
-    {}, {"modelTokenHosts": ["https://HF-mirror.com/"]}, {"modelSource": "modelscope"}, {"modelSource": "directory", "modelPath": "/m", "modelTokenHosts": []},
+    {}, {"modelTokenHosts": ["https://HF-mirror.com/"]}, {"modelSource": "modelscope", "modelRevision": "v1.0"}, {"modelSource": "directory", "modelPath": "/m", "modelTokenHosts": []},
 ])  # fmt: skip
 def test_a_token_that_has_somewhere_to_go_is_taken(dials: dict[str, Any]) -> None:
     assert a_settings(modelToken="hf_x", **dials).model_token == "hf_x"
@@ -649,3 +657,34 @@ def test_a_key_that_is_missing_altogether_is_named() -> None:
 @pytest.mark.parametrize(("name", "key"), [("memory_gib", "memoryGiB"), ("log_max_mib", "logMaxMiB"), ("cpus", "cpus"), ("http_proxy", "httpProxy")])
 def test_a_fields_key_is_camel_case_with_units_as_they_are_written(name: str, key: str) -> None:
     assert camel(name) == key
+
+
+@pytest.mark.parametrize(
+    ("begins", "words"),
+    [
+        (b"PK\3\4", "is a zip and no tar; unpack it, and make one with tar"),
+        (b"\x28\xb5\x2f\xfd", "is compressed with zstd and no tar"),
+        (b"", "is empty and no tar"),
+    ],
+)
+def test_an_archive_of_the_model_that_is_no_tar_is_refused_in_the_preview(tmp_path: Path, begins: bytes, words: str) -> None:
+    archive = tmp_path / "model.tar.gz"
+    archive.write_bytes(begins + bytes(100) * bool(begins))
+    with pytest.raises(SettingsError, match=f"modelPath: {re.escape(repr(str(archive)))} {re.escape(words)}"):
+        a_settings(modelSource="archive", modelPath=str(archive))
+
+
+def test_a_snapshot_whose_links_lead_out_of_it_is_refused_in_the_preview_and_its_copy_is_taken(tmp_path: Path) -> None:
+    snapshot, copy = tmp_path / "snapshots" / "6e9e69830b95", tmp_path / "copy"
+    snapshot.mkdir(parents=True)
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "5").write_text("{}")
+    (snapshot / "config.json").symlink_to("../../blobs/5")
+    (snapshot / "README.md").symlink_to("../../blobs/6")  # nobody needs it
+    with pytest.raises(SettingsError, match=f"holds config.json, a link that leads out of it.*cp -rL {re.escape(str(snapshot))} <directory>"):
+        a_settings(modelSource="directory", modelPath=str(snapshot))
+    shutil.copytree(snapshot, copy, ignore=shutil.ignore_patterns("README.md"))
+    (copy / "tokenizer.json").symlink_to("config.json")
+    a_settings(modelSource="directory", modelPath=str(copy))
+    # What only the other host has cannot be seen from here.
+    a_settings(modelSource="directory", modelPath=str(snapshot), dockerHost="ssh://u@h")

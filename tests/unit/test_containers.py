@@ -135,6 +135,15 @@ def test_a_one_off_hands_its_own_stdin_to_the_container_and_its_exit_status_back
     assert (done.returncode, done.stdout) == (7, "hf_token\n")
 
 
+@pytest.mark.parametrize(
+    ("code", "said"), [(125, "bind source path does not exist\nset it's path\n"), (1, "bind source path does not exist\n"), (0, "")]
+)
+def test_a_one_off_that_docker_cannot_start_ends_with_the_remedy(shell: Shell, code: int, said: str) -> None:
+    shell.stand_in("docker", f'[ "$1" = ps ] && exit 0; [ {code} = 0 ] || echo bind source path does not exist >&2; exit {code}')
+    done = shell.run(_containers.one_off(["docker", "run", "image"], name="c", owner_label=OWNER, not_started="set it's path"))
+    assert (done.returncode, done.stderr) == (code, said)
+
+
 def test_a_one_off_reads_a_file_with_any_name_where_it_is_told_to(shell: Shell, tmp_path: Path) -> None:
     archive = tmp_path / "my model's $HOME.tar"
     archive.write_text("the tar")

@@ -278,6 +278,13 @@ def test_a_query_is_cut_to_its_tokens_and_keeps_its_beginning_and_its_end(maker:
     assert (cut == text) == (reference.count(text) <= tokens)
 
 
+def test_of_a_query_that_may_have_one_token_the_first_is_kept(maker: PromptMaker, reference: Reference) -> None:
+    kept = maker.shortened("What is it? " * 300, 1)
+    assert kept
+    assert "What".startswith(kept)
+    assert reference.count(kept) == 1
+
+
 def test_a_long_query_is_used_as_far_as_it_may_be(maker: PromptMaker, reference: Reference) -> None:
     text = " ".join(f"word{number}" for number in range(4000))
     for tokens in (50, 333, 1024):

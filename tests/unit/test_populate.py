@@ -1,7 +1,11 @@
 """The population step against a hub on this machine that speaks the real protocols, faults included."""
 
 import argparse
+import contextlib
+import dataclasses
+import datetime
 import email.message
+import email.utils
 import errno
 import hashlib
 import io
@@ -22,13 +26,15 @@ from pathlib import Path
 
 import pytest
 
-from serving.model import MANIFEST
+from serving.model import MANIFEST, weight_files
 from serving.populate import fetch, files, progress
 from serving.populate import hub as hubs
 from serving.populate import run as populate
-from tests.support.hub import Faults, Hub, serving
+from tests.support.hub import Faults, Hub, Reply, serving
 
 ROOT = Path(__file__).parents[2]
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1192135096\n"
+SET_TOKEN = "pulumi config set --secret modelToken"
 REPO, REVISION, TOKEN = "Qwen/Qwen3-Reranker-0.6B", "6e9e69830b95c52b5fd889b7690dda3329508de3", "hf_verySecretToken123"
 WEIGHTS = 3 << 20
 Usage = namedtuple("Usage", "total used free")
@@ -267,23 +273,271 @@ def test_when_every_mirror_fails_the_sentence_names_each_and_the_next_run_goes_o
 @pytest.mark.parametrize(
     ("faults", "token", "change", "words"),
     [
-        (Faults(token="right"), TOKEN, {}, ["answered 401", "the token in modelToken is wrong or expired", "pulumi config set --secret modelToken"]),
-        (Faults(token="right"), "", {}, ["answered 401", "is private and needs a token", "pulumi config set --secret modelToken"]),
-        (Faults(gated=True), "", {}, ["answered 401", "is gated", "ask for access on", "pulumi config set --secret modelToken"]),
-        (Faults(gated=True, token=TOKEN), TOKEN, {}, ["answered 403", "is gated", "the account of modelToken has no access to it"]),
-        (Faults(), "", {"revision": "f" * 40}, ["has no revision " + "f" * 40, "modelRevision"]),
-        (Faults(), "", {"repo": "Qwen/Qwen3-Rerunker"}, ["Qwen/Qwen3-Rerunker does not exist", "check the name in model"]),
-        (Faults(), "two words", {}, ["the token in modelToken has a blank", "pulumi config set --secret modelToken"]),
+        (Faults(token="right"), TOKEN, {}, ["it is refused", "answered 401", "the token in modelToken is wrong or expired", SET_TOKEN]),
+        (Faults(token="right"), "", {}, ["it is not there", "answered 401", "it is private and needs a token", SET_TOKEN]),
+        (Faults(gated=True), "", {}, ["it is gated", "answered 401", "ask for access on", SET_TOKEN]),
+        (Faults(gated=True, token=TOKEN), TOKEN, {}, ["it is gated", "answered 403", "the account of modelToken has no access to it"]),
+        (Faults(), "", {"revision": "f" * 40}, ["it is not there at this revision", "it has no revision " + "f" * 40, "set modelRevision"]),
+        (Faults(), "", {"repo": "Qwen/Qwen3-Rerunker"}, ["it is not there", "Qwen/Qwen3-Rerunker does not exist", "check the name in model"]),
+        (Faults(status=403), "", {}, ["it is blocked", "answered 403", "httpsProxy", "modelMirrors"]),
+        (Faults(status=410), "", {}, ["it is not there", "answered 410", "check the name in model"]),
+        (Faults(status=451), "", {}, ["it is blocked", "answered 451", "modelMirrors"]),
+        (Faults(dead=True), "", {}, ["it is not to be had", "does not answer", "modelMirrors"]),
     ],
 )
-def test_what_no_mirror_can_mend_ends_in_one_sentence_that_names_the_remedy(
+def test_when_all_mirrors_have_spoken_one_sentence_says_what_it_is_and_the_remedy(
     model: Path, target: Path, run: Run, faults: Faults, token: str, change: dict[str, str], words: list[str]
 ) -> None:
-    with serving(model, REPO, REVISION, faults=faults) as hub, serving(model, REPO, REVISION) as second:
+    with serving(model, REPO, REVISION, faults=faults) as hub, serving(model, REPO, REVISION, faults=faults) as second:
         sentence = refused(run(hub.url, second.url, stdin=token.encode() + b"\n", **change), target)
-        assert [word for word in words if word not in sentence] == []
-        assert "two words" not in sentence
-        assert second.settled() == []
+        assert [word for word in [*words, hub.url, second.url, "run pulumi up again"] if word not in sentence] == []
+        assert second.settled()
+
+
+def test_a_token_that_no_header_can_carry_is_refused_before_anybody_is_asked(hub: Hub, target: Path, run: Run) -> None:
+    sentence = refused(run(hub.url, stdin=b"two words\n"), target)
+    assert "the token in modelToken has a blank" in sentence
+    assert SET_TOKEN in sentence
+    assert "two words" not in sentence
+    assert hub.settled() == []
+
+
+REFUSALS = [
+    Reply(401, {"X-Error-Code": "GatedRepo"}), Reply(403, {"X-Error-Code": "GatedRepo"}), Reply(401, {"X-Error-Code": "RepoNotFound"}), Reply(401), Reply(403),
+    Reply(404, {"X-Error-Code": "RepoNotFound"}), Reply(404, {"X-Error-Code": "RevisionNotFound"}), Reply(404, {"X-Error-Code": "EntryNotFound"}), Reply(404),
+    Reply(400), Reply(410), Reply(418), Reply(451), Reply(429), Reply(429, {"Retry-After": "86400"}), Reply(500), Reply(502), Reply(503, {"Retry-After": "soon"}),
+    Reply(200, {"Content-Type": "text/html"}, b"<html>Log in</html>"), Reply(200, {}, b"<!DOCTYPE html><p>Verify you are human"), Reply(200, {}, b""), Reply(200, {}, b"[{"),
+    Reply(200, {"Content-Type": "application/json"}, b'{"Code": 10010205001, "Message": "no"}'), Reply(204), Reply(200, {"Content-Encoding": "br"}, b"[]"),
+    Reply(200, {"Content-Encoding": "gzip"}, b"no gzip"), Reply(302, {"Location": "/api/models/round"}), Reply(302), Reply(307, {"Location": "ftp://127.0.0.1/x"}),
+    Reply(302, {"Location": "file:///etc/passwd"}), Reply(301, {"Location": "http://[/"}), Reply(200, {}, b"[]"), Reply(200, {}, b"null"), Reply(200, {}, b"5", length=50),
+    Reply(302, {"Location": "http://127.0.0.1:9/x"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reply", "of"),
+    [*((reply, of) for reply in REFUSALS for of in ("/tree/", "/lfs/")), *((reply, "/config.json") for reply in REFUSALS[::3])],
+    ids=lambda given: given if isinstance(given, str) else f"{given.status} {given.headers} {given.body!r}",
+)
+def test_whatever_one_mirror_answers_the_next_is_asked(hub: Hub, model: Path, target: Path, run: Run, reply: Reply, of: str) -> None:
+    always = dataclasses.replace(reply, times=-1)
+    with serving(model, REPO, REVISION, faults=Faults(replies=[dataclasses.replace(always, of=of), dataclasses.replace(always, of="/round")])) as odd:
+        status, out, err = run(odd.url, hub.url)
+        assert (status, err) == (0, "")
+        assert f"mirror given up: {odd.url} " in out
+        assert len(odd.settled()) < 40
+    assert_complete(target, model)
+
+
+@pytest.mark.parametrize(
+    ("replies", "kind"),
+    [
+        ([Reply(401, {"X-Error-Code": "GatedRepo"}), Reply(404)], "gated"),
+        ([Reply(404), Reply(403, {"X-Error-Code": "GatedRepo"})], "gated"),
+        ([Reply(404, {"X-Error-Code": "RevisionNotFound"}), Reply(404)], "not there at this revision"),
+        ([Reply(404), Reply(403)], "not there where it could be asked"),
+        ([Reply(403), Reply(200, {"Content-Type": "text/html"}, b"<p>")], "blocked"),
+        ([Reply(500), Reply(403)], "blocked"),
+        ([Reply(500), Reply(502)], "not to be had"),
+    ],
+)
+def test_what_mirrors_say_together(model: Path, target: Path, run: Run, replies: list[Reply], kind: str) -> None:
+    with contextlib.ExitStack() as stack:
+        mirrors = [
+            stack.enter_context(serving(model, REPO, REVISION, faults=Faults(replies=[dataclasses.replace(reply, times=-1)]))) for reply in replies
+        ]
+        sentence = refused(run(*(mirror.url for mirror in mirrors)), target)
+    assert f"could not be downloaded, it is {kind} (" in sentence
+    assert all(mirror.url in sentence for mirror in mirrors)
+
+
+def half(target: Path, model: Path) -> int:
+    """Puts the first half of the weights there, as an interrupted download left it."""
+    content = (model / "model.safetensors").read_bytes()
+    partial = target / files.INCOMPLETE / hashlib.sha256(content).hexdigest()
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(content[: len(content) // 2])
+    return len(content) // 2
+
+
+PAGES = [
+    Reply(200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>Log in</html>"), Reply(200, {"Content-Type": "text/html"}, b"x" * (2 << 20)),
+    Reply(200, {}, b"<!doctype HTML><p>Verify you are human"), Reply(206, {"Content-Range": "bytes 0-9/10"}, b"0123456789"), Reply(206, {}, b"0123456789"),
+    Reply(200, {}, b"x" * (4 << 20)), Reply(200, {}, b"x" * 100, length=-1), Reply(403), Reply(416), Reply(503), Reply(206, {"Content-Encoding": "gzip"}, b"x"),
+    Reply(200, {"Content-Encoding": "zstd"}, b"x" * 9), Reply(206, {"Content-Range": f"bytes {1 << 21}-{1 << 22}/{1 << 22}"}, b"x" * 99),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("reply", PAGES, ids=lambda reply: f"{reply.status} {reply.headers} {reply.body[:20]!r}")
+def test_what_is_sent_in_place_of_a_file_costs_no_byte_of_what_is_there(hub: Hub, model: Path, target: Path, run: Run, reply: Reply) -> None:
+    have = half(target, model)
+    hub.faults.replies = [dataclasses.replace(reply, of="/lfs/", times=-1)]
+    refused(run(hub.url), target)
+    [partial] = [path for path in (target / files.INCOMPLETE).iterdir() if path.stat().st_size > 1000]
+    assert partial.read_bytes() == (model / "model.safetensors").read_bytes()[:have]
+    hub.faults.replies.clear()
+    hub.settled()
+    hub.requests.clear()
+    assert run(hub.url)[0] == 0
+    assert hub.ranges("model.safetensors") == [f"bytes={have}-"]
+    assert_complete(target, model)
+
+
+@pytest.mark.parametrize("reply", PAGES, ids=lambda reply: f"{reply.status} {reply.headers} {reply.body[:20]!r}")
+def test_the_same_mirror_is_asked_once_more_and_the_file_goes_on(hub: Hub, model: Path, target: Path, run: Run, reply: Reply) -> None:
+    half(target, model)
+    hub.faults.replies = [dataclasses.replace(reply, of="/lfs/")]
+    status, out, _ = run(hub.url)
+    assert (status, "mirror given up" in out) == (0, False)
+    assert_complete(target, model)
+
+
+def test_an_address_that_a_cdn_refuses_is_resolved_again_at_the_mirror(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    """As one whose signature expired while the disk was slow."""
+    hub.faults.replies = [Reply(403, of="/lfs/", times=2)]
+    assert run(hub.url)[0] == 0
+    address_and_cdn = ("/model.safetensors", f"/lfs/{hashlib.sha256((model / 'model.safetensors').read_bytes()).hexdigest()}")
+    assert [sum(seen.path.endswith(name) for seen in hub.settled()) for name in address_and_cdn] == [3, 3]
+    assert_complete(target, model)
+
+
+def test_a_server_without_ranges_sends_all_again_and_what_was_there_stays(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    half(target, model)
+    hub.faults.no_range = True
+    assert run(hub.url)[0] == 0
+    assert_complete(target, model)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw deflate"])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("source", ["hub", "modelscope"])
+def test_compression_that_nobody_asked_for_is_undone(
+    hub: Hub, model: Path, target: Path, run: Run, encoding: str, started: bool, source: str
+) -> None:
+    if started:
+        half(target, model)
+    hub.faults.encoding = encoding
+    assert run(hub.url, source=source)[0] == 0
+    assert_complete(target, model, source)
+
+
+def test_a_body_in_chunks_is_taken_and_one_that_breaks_off_goes_on(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    hub.faults.chunked, hub.faults.truncated, hub.faults.only = True, 1, "model.safetensors"
+    assert run(hub.url)[0] == 0
+    size = (model / "model.safetensors").stat().st_size
+    assert hub.ranges("model.safetensors") == ["", f"bytes={size // 2}-"]
+    assert_complete(target, model)
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        '<{next}>; rel="next"', "<{next}>; rel=next", '<{first}>; rel="first", <{next}>; rel="next"', '<{next}>; rel="next", <{first}>; rel="first"',
+        '<{first}>; rel="first"; title="a, b; rel=\\"next\\"", <{next}>; title="x"; rel="last next"', "<{first}>;rel=first,<{next}>;rel=NEXT",
+        '<?recursive=true&cursor={cursor}>; rel="next"', '</api/models/Qwen/Qwen3-Reranker-0.6B/tree/' + REVISION + '?cursor={cursor}>; rel="next"',
+    ],
+)  # fmt: skip
+def test_the_next_page_of_a_list_is_found_in_every_form_of_the_header(hub: Hub, model: Path, target: Path, run: Run, link: str) -> None:
+    hub.faults.link = link
+    assert run(hub.url)[0] == 0
+    assert sum("/tree/" in seen.path for seen in hub.settled()) == -(-len(hub.files()) // 4)
+    assert_complete(target, model)
+
+
+def test_pages_that_lead_in_a_circle_give_up_the_mirror(hub: Hub, target: Path, run: Run) -> None:
+    hub.faults.link = '<{first}>; rel="next"'
+    assert "whose pages lead in a circle" in refused(run(hub.url), target)
+    assert len(hub.settled()) == 2
+
+
+@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("of", ["/tree/", "/lfs/", "/config.json"])
+@pytest.mark.parametrize(("after", "least", "most"), [("7", 7, 7), ("0", 0, 0), ("date", 18, 21), ("Thu, 01 Jan 1970 00:00:00 GMT", 0, 0)])
+def test_a_mirror_that_asks_to_wait_is_waited_for(
+    hub: Hub, model: Path, target: Path, run: Run, monkeypatch: pytest.MonkeyPatch, status: int, of: str, after: str, least: float, most: float
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    if after == "date":
+        after = email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(seconds=20), usegmt=True)
+    hub.faults.replies = [Reply(status, {"Retry-After": after}, of=of)]
+    assert run(hub.url)[0] == 0
+    assert len(slept) == 1
+    assert least <= slept[0] <= most
+    assert_complete(target, model)
+
+
+@pytest.mark.parametrize("after", ["121", "86400", "date"])
+def test_a_mirror_that_asks_for_more_patience_than_there_is_is_given_up_at_once(
+    hub: Hub, model: Path, target: Path, run: Run, monkeypatch: pytest.MonkeyPatch, after: str
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"slept for {seconds} s"))
+    if after == "date":
+        after = email.utils.format_datetime(datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1), usegmt=True)
+    with serving(model, REPO, REVISION, faults=Faults(replies=[Reply(429, {"Retry-After": after}, times=-1)])) as busy:
+        status, out, _ = run(busy.url, hub.url)
+        assert len(busy.settled()) == 1
+    assert (status, "answered 429 and asks to wait for" in out) == (0, True)
+
+
+@pytest.mark.parametrize("source", ["hub", "modelscope"])
+def test_without_checksums_the_message_says_sizes_only(hub: Hub, model: Path, target: Path, run: Run, source: str) -> None:
+    hub.faults.no_checksums = True
+    status, out, _ = run(hub.url, source=source)
+    assert status == 0
+    assert "8 files, 3 MiB, sizes only, the source states no checksum for any of them" in out
+    assert "checksums right" not in out
+    assert_complete(target, model, source)
+
+
+def test_without_checksums_a_file_that_changed_between_two_parts_begins_again_and_one_that_did_not_goes_on(
+    hub: Hub, model: Path, target: Path, run: Run
+) -> None:
+    hub.faults = Faults(no_checksums=True, truncated=-1, only="model.safetensors", etag='"old"')
+    refused(run(hub.url), target)
+    size = (model / "model.safetensors").stat().st_size
+    hub.settled()
+    hub.requests.clear()
+    hub.faults.truncated, hub.faults.etag = 2, '"new"'  # the answer that goes on with the old file is one of them
+    content = (model / "model.safetensors").read_bytes()
+    (model / "model.safetensors").write_bytes(content[:-9] + b"different")
+    assert run(hub.url)[0] == 0
+    # The part of the old file is not gone on with: the new one begins again, breaks off and goes on.
+    assert hub.ranges("model.safetensors") == ["", f"bytes={size // 2}-"]
+    assert_complete(target, model)
+
+
+def test_without_checksums_no_file_of_another_revision_is_taken_for_this_one(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    hub.faults.no_checksums = True
+    target.mkdir()
+    (target / "config.json").write_bytes(b"x" * (model / "config.json").stat().st_size)
+    assert run(hub.url)[0] == 0
+    assert_complete(target, model)
+
+
+def test_a_checksum_that_is_none_names_no_file(target: Path) -> None:
+    file = files.RemoteFile("config.json", 2, "http://127.0.0.1:9/x", sha256="../../escaped", git_blob="A" * 40)
+    assert (file.sha256, file.checksum) == ("", "a" * 40)
+    assert fetch.partial_path(target, file).parent == target / files.INCOMPLETE
+
+
+def test_a_mirror_without_the_weights_is_given_up_before_a_byte_is_fetched(hub: Hub, model: Path, target: Path, run: Run, tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    shutil.copytree(model, part)
+    (part / "model.safetensors").unlink()
+    with serving(part, REPO, REVISION) as poor:
+        status, out, _ = run(poor.url, hub.url)
+        assert not [seen for seen in poor.settled() if seen.sent]
+    assert (status, f"mirror given up: {poor.url} lists no *.safetensors" in out) == (0, True)
+    assert_complete(target, model)
+
+
+def test_the_wrong_kind_of_model_is_refused_before_its_weights_are_fetched(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    (model / "config.json").write_text('{"architectures": ["BertModel"]}')
+    sentence = refused(run(hub.url), target)
+    assert "it is a BertModel and not a Qwen3-Reranker" in sentence
+    assert "choose another model" in sentence
+    assert hub.sent("model.safetensors") == 0
 
 
 def test_a_right_token_is_sent_to_the_mirror_and_not_to_the_host_that_it_redirects_to(hub: Hub, model: Path, target: Path, run: Run) -> None:
@@ -468,6 +722,28 @@ def test_modelscope_with_wrong_bytes_ends_in_a_sentence(hub: Hub, target: Path, 
     assert all(words in sentence for words in ("gave model.safetensors twice with another checksum", "modelscopeEndpoint"))
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"Code": 10010205001, "Success": False, "Message": "the model\ndoes not exist"},
+        {"Code": 200, "Success": False, "Message": "the model does not exist", "Data": {}},
+        {"Code": 200, "Success": True, "Data": {"Files": None}, "Message": "the model does not exist"},
+        {"Code": 404, "Message": "the model does not exist", "Data": None},
+    ],
+)
+def test_modelscope_refuses_with_200_and_is_understood(hub: Hub, target: Path, run: Run, body: dict[str, object]) -> None:
+    hub.faults.replies = [Reply(200, {"Content-Type": "application/json"}, json.dumps(body).encode(), times=-1)]
+    sentence = refused(run(hub.url, source="modelscope"), target)
+    assert "it is not there at this revision" in sentence
+    assert "the model does not exist)" in sentence
+    assert "check model and modelRevision" in sentence
+
+
+def test_modelscopes_own_checksums_are_used(hub: Hub, model: Path, target: Path, run: Run) -> None:
+    status, out, _ = run(hub.url, source="modelscope")
+    assert (status, "all checksums right" in out) == (0, True)
+
+
 def test_modelscope_without_the_revision_names_the_key(hub: Hub, target: Path, run: Run) -> None:
     assert "check model and modelRevision" in refused(run(hub.url, source="modelscope", revision="v9"), target)
 
@@ -503,6 +779,7 @@ def evil(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> tarfile.Ta
         evil("../escaped.json"),
         evil("/tmp/escaped.json"),
         evil("a/../../escaped.json"),
+        evil("/etc/passwd"),
         evil("link.json", tarfile.SYMTYPE, "/etc/passwd"),
         evil("hard.json", tarfile.LNKTYPE, "config.json"),
         evil("device.json", tarfile.CHRTYPE),
@@ -516,7 +793,45 @@ def test_an_archive_with_an_evil_member_is_refused_whole(model: Path, target: Pa
     assert not (target / "config.json").exists()
 
 
-@pytest.mark.parametrize("stdin", [b"", b"no tar at all" * 100])
+LITTER = ("._config.json", "._model.safetensors", ".DS_Store", "Thumbs.db", "desktop.ini", ".git/config.json", "__MACOSX/._model.safetensors")
+
+
+def litter(directory: Path) -> None:
+    """What other systems leave beside the files."""
+    for name in LITTER:
+        (directory / name).parent.mkdir(exist_ok=True)
+        (directory / name).write_bytes(b"\0\5\26\7")
+
+
+@pytest.mark.parametrize("folder", ["", "Qwen3-Reranker-0.6B"])
+def test_what_other_systems_leave_in_an_archive_is_passed_over(model: Path, target: Path, run: Run, tmp_path: Path, folder: str) -> None:
+    littered = tmp_path / "littered"
+    shutil.copytree(model, littered)
+    litter(littered)
+    (littered / "README.md").unlink()
+    (littered / "README.md").symlink_to("../blobs/readme")
+    status, _, err = run(source="archive", stdin=tar(littered, folder=folder))
+    assert (status, err) == (0, "")
+    assert_complete(target, model, "archive")
+
+
+def test_an_archive_with_two_models_is_refused_with_their_names(model: Path, target: Path, run: Run, tmp_path: Path) -> None:
+    both = tmp_path / "both"
+    for name in ("first", "second"):
+        shutil.copytree(model, both / name)
+    assert "holds several models (first, second)" in refused(run(source="archive", stdin=tar(both)), target)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz", "w"])
+def test_an_archive_with_wrong_bytes_in_it_ends_in_a_sentence(model: Path, target: Path, run: Run, mode: str) -> None:
+    whole = bytearray(tar(model, mode=mode))
+    whole[len(whole) // 3 : len(whole) // 3 + 64] = bytes(64)
+    status, _, err = run(source="archive", stdin=bytes(whole))
+    assert (status, err.count("\n")) in ((0, 0), (1, 1))  # a plain tar has no checksum of its files
+    assert mode == "w" or "archive of modelPath is" in err
+
+
+@pytest.mark.parametrize("stdin", [b"", b"no tar at all" * 100, b"PK\3\4" * 200])
 def test_what_is_no_tar_is_refused(target: Path, run: Run, stdin: bytes) -> None:
     assert "is cut off or no tar" in refused(run(source="archive", stdin=stdin), target)
 
@@ -548,6 +863,25 @@ def test_a_whole_directory_is_only_looked_at(model: Path, target: Path, run: Run
         (lambda directory: (directory / "config.json").unlink(), "config.json is missing"),
         (lambda directory: [(directory / name).unlink() for name in ("tokenizer.json",)], "tokenizer.json is missing"),
         (lambda directory: (directory / "model.safetensors.index.json").write_text("[]"), "is not an index of shards"),
+        (lambda directory: (directory / "model.safetensors.index.json").write_text(""), "model.safetensors.index.json is empty"),
+        (lambda directory: (directory / "model.safetensors.index.json").write_text('{"weight_map": {"a"'), "index.json is cut off or no JSON"),
+        (lambda directory: (directory / "model.safetensors.index.json").unlink(), ""),
+        (
+            lambda directory: [(directory / name).unlink() for name in ("model.safetensors.index.json", "model-00001-of-00002.safetensors")],
+            "model.safetensors.index.json is missing, and 1 of 2 shards are there",
+        ),
+        (lambda directory: os.truncate(directory / "model-00001-of-00002.safetensors", 0), "model-00001-of-00002.safetensors is empty"),
+        (lambda directory: (directory / "config.json").write_text(""), "config.json is empty"),
+        (lambda directory: (directory / "config.json").write_text("[]"), "config.json is no object"),
+        (lambda directory: (directory / "tokenizer.json").write_text('{"model": {"vocab"'), "tokenizer.json is cut off or no JSON"),
+        (lambda directory: (directory / "tokenizer_config.json").write_bytes(b"\xff\xfe{\0}"), "tokenizer_config.json is cut off or no JSON"),
+        (lambda directory: (directory / "generation_config.json").write_text("<html>"), "generation_config.json is cut off or no JSON"),
+        (lambda directory: (directory / "tokenizer.json").write_text(POINTER), "tokenizer.json: only the pointer of Git LFS is there (run git lfs"),
+        (
+            lambda directory: [path.write_text(POINTER) for path in (directory / "tokenizer.json", *directory.glob("*.safetensors"))],
+            "model-00001-of-00002.safetensors, model-00002-of-00002.safetensors, tokenizer.json: only the pointer of Git LFS is there",
+        ),
+        (lambda directory: (directory / "config.json").write_text('{"architectures": ["BertModel"]}'), "it is a BertModel and not a Qwen3-Reranker"),
     ],
 )
 def test_a_directory_that_is_not_whole_is_refused_with_what_it_lacks(
@@ -561,7 +895,39 @@ def test_a_directory_that_is_not_whole_is_refused_with_what_it_lacks(
     (target / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", shards, strict=True))}))
     assert run(source="directory")[0] == 0
     change(target)
-    assert words in refused(run(source="directory"), target)
+    if words:
+        assert words in refused(run(source="directory"), target)
+    else:
+        assert run(source="directory")[0] == 0  # all shards are there, and vLLM reads them without the index
+    stream = tar(target)
+    shutil.rmtree(target)
+    if words:
+        assert words in refused(run(source="archive", stdin=stream), target)
+
+
+def test_a_snapshot_of_hugging_faces_cache_is_served_where_its_links_lead_somewhere_and_told_apart_where_not(
+    model: Path, target: Path, run: Run, tmp_path: Path
+) -> None:
+    blobs, snapshot = tmp_path / "blobs", target
+    blobs.mkdir()
+    snapshot.mkdir()
+    for place, path in enumerate(sorted(path for path in model.iterdir() if path.is_file())):
+        shutil.copy(path, blobs / str(place))
+        (snapshot / path.name).symlink_to(f"../blobs/{place}")
+    assert run(source="directory")[0] == 0
+    shutil.rmtree(blobs)  # as the container sees it, which has the snapshot alone
+    sentence = refused(run(source="directory"), target)
+    assert "is a link to ../blobs/" in sentence
+    assert "cp -rL <snapshot> <directory>" in sentence
+
+
+def test_what_other_systems_leave_in_a_directory_is_passed_over(model: Path, target: Path, run: Run) -> None:
+    shutil.copytree(model, target)
+    litter(target)
+    for path in target.rglob("._*"):
+        path.chmod(0)
+    assert run(source="directory")[0] == 0
+    assert [path.name for path in weight_files(target)] == ["model.safetensors"]
 
 
 def test_a_file_that_the_user_cannot_read_is_named_with_mode_and_remedy(model: Path) -> None:

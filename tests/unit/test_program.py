@@ -86,7 +86,7 @@ GOLDEN: list[tuple[str, Dials, set[str]]] = [
     ("cpu, source of a clone", {"imageStrategy": "source", "sourceContext": "../vllm"}, COMMON | MODEL | BUILT),
     ("cpu, registry", {"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, COMMON | MODEL),
     ("cpu, archive", {"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm:1"}, COMMON | MODEL | COMMANDED),
-    ("modelscope", {"modelSource": "modelscope"}, COMMON | MODEL | BUILT),
+    ("modelscope", {"modelSource": "modelscope", "modelRevision": "v1.0"}, {urn.replace("6e9e69830b95", "v1.0") for urn in COMMON | MODEL | BUILT}),
     ("model from an archive", {"modelSource": "archive", "modelPath": __file__}, COMMON | MODEL | BUILT),
     ("model from a directory", {"modelSource": "directory", "modelPath": "/srv/m"}, COMMON | CHECKED | BUILT),
     ("gpu", {"backend": "gpu"}, COMMON | MODEL),

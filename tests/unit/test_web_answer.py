@@ -53,7 +53,7 @@ def test_a_body_is_the_json_that_it_would_be_in_one_piece() -> None:
                 for place in ranking.order[: call.top_n or None]
             ],
         }
-        scores = json.loads(answer.score_body(ranking.scores, 5, "m"))
+        scores = json.loads(answer.score_body(call, ranking.scores, 5, "m"))
         assert scores["data"] == [{"index": place, "object": "score", "score": score} for place, score in enumerate(ranking.scores)]
 
 
