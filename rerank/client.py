@@ -235,11 +235,10 @@ class RerankClient:
         status = reply.status
         said, param = self._said(reply)
         at, words = self.base_url, f" It says: {said if said.endswith(('.', '!', '?')) else said + '.'}" if said else ""
-        by = f" The answer came through the proxy {reply.proxy}: add {urlsplit(at).hostname} to NO_PROXY to go without it." if reply.proxy else ""
+        around = f"Add {urlsplit(at).hostname} to NO_PROXY to go without it."
         if reply.proxy and not said and status in (403, 407, 502, 503, 504):
-            return Unreachable(
-                f"{at}: the proxy {reply.proxy} answered {status} in the service's place.", remedy=by.partition(": ")[2].capitalize(), status=status
-            )
+            return Unreachable(f"{at}: the proxy {reply.proxy} answered {status} in the service's place.", remedy=around, status=status)
+        by = f" The answer came through the proxy {reply.proxy}. {around}" if reply.proxy else ""
         if status in (401, 403):
             remedy = "The key sent is none of the service's." if self.has_key else "Give the stack's apiKey as api_key= or in RERANK_API_KEY."
             return Unauthorised(f"{at}: the API key is {'wrong' if self.has_key else 'missing'} (status {status}).", remedy=remedy, status=status)
@@ -247,8 +246,8 @@ class RerankClient:
             return WrongModel(f"{at}: there is no model named {self.model!r}.", status=status)
         if status == 404:
             return Rejected(f"{at}: there is no such route there.{words}", remedy=f"Is base_url the reranker's own address?{by}", status=status)
-        if status == 413 or (status == 400 and ((param == "query" and "too long" in said) or "maximum context length" in said)):
-            return TooLong(f"{at}: the request is too large.{words}", remedy="Shorten the query or the document.", status=status)
+        if status == 413 or (status == 400 and (param == "query" or "maximum context length" in said)):
+            return TooLong(f"{at}: the request is too large.{words}", remedy="Shorten the query, the instruction or the document.", status=status)
         if status == 408:
             return TimedOut(f"{at}: the request did not arrive in time.{words}", remedy="Allow more time, or send less.", status=status)
         if status in (429, 503):

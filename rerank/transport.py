@@ -184,11 +184,13 @@ class Transport:
                 f"{at}: the proxy that the environment names (HTTP_PROXY, HTTPS_PROXY) cannot be used.",
                 remedy=f"Add {urlsplit(at).hostname} to NO_PROXY to go without it.",
             )
+        if "CA certificate bundle" in str(error):
+            return InvalidInput("There is no such file as ca_bundle or REQUESTS_CA_BUNDLE names.", remedy="It must be a PEM file.")
         if among(requests.exceptions.SSLError, urllib3.exceptions.SSLError):
             return self._tls(causes)
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError)):
             return InvalidInput(f"base_url {at} cannot be used.", remedy="Write it as http://HOST:PORT.")
-        if among(TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
+        if among(TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
             return self._late(stage, seconds)
         if among(socket.gaierror, urllib3.exceptions.NameResolutionError):
             return Unreachable(
