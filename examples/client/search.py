@@ -60,4 +60,4 @@ def main(folder: str, query: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]) if len(sys.argv) == 3 else f"usage: python -m examples.client.search FOLDER QUESTION{chr(10)}")
+    sys.exit(main(*sys.argv[1:]) if len(sys.argv) == 3 else "usage: python -m examples.client.search FOLDER QUESTION")
