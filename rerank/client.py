@@ -23,7 +23,7 @@ from rerank.errors import (
     Unreachable,
     WrongModel,
 )
-from rerank.results import Health, Item, Part, RerankResult, ScoreResult, joined, parsed, require_sorted, scores_of, told
+from rerank.results import Health, Item, Part, RerankResult, ScoreResult, health_of, joined, parsed, require_sorted, scores_of, told
 from rerank.transport import Reply, Transport
 
 DEADLINE_LIMIT_SECONDS = 3600.0  # the longest that the service takes
@@ -158,23 +158,13 @@ class RerankClient:
     def health(self, *, deadline: float | None = None) -> Health:
         """Whether the service is healthy, and why not. Asks once; RerankError where it gives no answer."""
         reply = self._transport.exchange("GET", "/health", self._end(deadline) - time.monotonic())
-        if reply.status == 503 or (reply.status == 200 and reply.body.strip()):
+        if reply.status in (200, 503):
             try:
-                body = parsed(reply.body)
+                said = health_of(reply.status == 200, reply.body)
+                return replace(said, reason=self._clean(said.reason))
             except MalformedAnswer:
-                raise (self._refusal(reply) if reply.status == 503 else MalformedAnswer(
-                    f"{self.base_url}/health is not a reranker's.", remedy="Is base_url the reranker itself?"
-                )) from None  # fmt: skip
-            status = body.get("status") if isinstance(body, dict) else None
-            if not isinstance(status, str):
-                raise self._refusal(reply) if reply.status == 503 else MalformedAnswer(
-                    f"{self.base_url}/health has no status.", remedy="Is base_url the reranker itself?"
-                )  # fmt: skip
-            skipped = body.get("skipped")
-            skipped = skipped if isinstance(skipped, list) else []
-            return Health(healthy=reply.status == 200, status=status, reason=self._clean(body.get("reason") or ""), skipped=tuple(map(str, skipped)))
-        if reply.status == 200:
-            return Health(healthy=True, status="healthy")  # a plain vLLM says no more
+                if reply.status == 200:
+                    raise
         raise self._refusal(reply)
 
     def wait(self, seconds: float = 300.0, *, every: float = 1.0) -> Health:

@@ -114,6 +114,20 @@ def parsed(data: bytes) -> Any:
         raise MalformedAnswer(f"The answer is {what}.", remedy=remedy) from error
 
 
+def health_of(healthy: bool, data: bytes) -> Health:
+    """What the body of /health says; a plain vLLM's says nothing. MalformedAnswer where it is none."""
+    body = parsed(data) if data.strip() or not healthy else {}
+    if not isinstance(body, dict) or not (healthy or isinstance(body.get("status"), str)):
+        raise MalformedAnswer("What /health answers is no health.", remedy=_REMEDY)
+    skipped = body.get("skipped")
+    return Health(
+        healthy=healthy,
+        status=str(body.get("status") or "healthy"),
+        reason=str(body.get("reason") or ""),
+        skipped=tuple(map(str, skipped)) if isinstance(skipped, list) else (),
+    )
+
+
 def scores_of(body: Any, name: str, field: str, count: int, expected: int) -> dict[int, float]:
     """Score by place, in the answer's order, of the list `name`; MalformedAnswer where an entry is missing, double, out of range or no number."""
     entries = body.get(name) if isinstance(body, dict) else None

@@ -170,7 +170,8 @@ def test_a_key_is_asked_for_where_it_is_missing_or_wrong_and_is_in_no_text(locke
     with RerankClient(locked, api_key="wrong-s3cret") as wrong, pytest.raises(Unauthorised, match="is wrong") as caught:
         wrong.models()
     assert "wrong-s3cret" not in str(caught.value) + repr(caught.value)
-    assert RerankClient(locked).health().healthy  # needs none
+    with RerankClient(locked) as without:
+        assert without.health().healthy
 
 
 def test_another_refusal_is_told_in_the_services_own_words(client: RerankClient) -> None:

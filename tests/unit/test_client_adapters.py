@@ -1,6 +1,7 @@
 """rerank/adapters in the real libraries, against the service around the mock's engine; and those libraries' own Cohere classes, where they are installed."""
 
 import asyncio
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -120,12 +121,23 @@ def test_the_client_alone_imports_none_of_these_libraries_and_nothing_of_the_sta
 # The libraries' own classes for Cohere's API, as docs/client.md shows them; each in a package of its own, which the development environment may lack.
 
 
+@pytest.fixture
+def leaky() -> Iterator[None]:
+    """Room for the connections that Cohere's SDK leaves open."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("leaky")
 def test_langchains_own_cohere_class_is_answered(url: str) -> None:
     cohere = pytest.importorskip("langchain_cohere")
     own = cohere.CohereRerank(cohere_api_key="any", base_url=url, model=NAME, top_n=2)
     assert [document.page_content for document in own.compress_documents([Document(page_content=text) for text in TEXTS], QUERY)] == BEST[:2]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("leaky")
 def test_llamaindexs_own_cohere_class_is_answered(url: str) -> None:
     cohere = pytest.importorskip("llama_index.postprocessor.cohere_rerank")
     own = cohere.CohereRerank(api_key="any", base_url=url, model=NAME, top_n=2)
@@ -133,6 +145,8 @@ def test_llamaindexs_own_cohere_class_is_answered(url: str) -> None:
     assert [node.node.get_content() for node in found] == BEST[:2]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("leaky")
 def test_haystacks_own_cohere_class_is_answered(url: str) -> None:
     cohere = pytest.importorskip("haystack_integrations.components.rankers.cohere")
     own = cohere.CohereRanker(model=NAME, api_key=Secret.from_token("any"), api_base_url=url, top_k=2)
