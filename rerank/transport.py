@@ -113,7 +113,7 @@ class Transport:
             target=context.run, args=(self._run, exchange, method, path, end, body, headers or {}), name="rerank-exchange", daemon=True
         ).start()
         try:
-            exchange.done.wait(max(0.0, seconds))
+            exchange.done.wait(max(0.0, end - time.monotonic()))
         finally:
             if not exchange.done.is_set():
                 exchange.shut()

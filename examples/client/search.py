@@ -15,11 +15,11 @@ CANDIDATES, SHOWN = 30, 5
 
 
 def passages(folder: Path) -> list[tuple[str, str]]:
-    """Paragraphs of the folder's .md and .txt files, each with 'file:line'."""
+    """Paragraphs of the folder's .md and .txt files, a heading with the first one under it; each with 'file:line'."""
     found = []
     for file in sorted(path for path in folder.rglob("*") if path.suffix in (".md", ".txt")):
         text = file.read_text(encoding="utf-8", errors="replace")
-        for match in re.finditer(r"(?:^.*\S.*\n?)+", text, re.MULTILINE):
+        for match in re.finditer(r"(?:^#+ .*\n\s*)?(?:^.*\S.*\n?)+", text, re.MULTILINE):
             found.append((f"{file}:{text.count(chr(10), 0, match.start()) + 1}", match[0].strip()))
     return found
 
