@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from rerank import RerankClient
 from tests.support import contract, ragflow_client
 from tests.support.engine import ROOT, docker, inspect, wait_until
 from tests.support.served import Served, served
@@ -72,6 +73,19 @@ def test_ten_thousand_malformed_requests_and_the_engine_still_serves(tiny: Serve
     assert after == pytest.approx(before, abs=2e-2)
     assert tiny.health()[0] == 200
     assert inspect(tiny.name)["RestartCount"] == 0
+
+
+def test_the_python_client_gives_the_scores_of_the_raw_answer_in_both_orders(tiny: Served) -> None:
+    asked = documents(30, 60, "client")
+    raw = tiny.service.results("what is said?", asked, [contract.UNCUT[0]])
+    with RerankClient(tiny.url) as client:
+        ranked = client.rerank("what is said?", asked, deadline=300)
+        assert {item.index: item.score for item in ranked.items} == raw  # remembered, so to the last digit
+        assert client.score("what is said?", asked, deadline=300).scores == tuple(raw[place] for place in range(30))
+        again = client.rerank("what is said?", asked, 5, deadline=300, fresh=True)
+    assert (ranked.scored, ranked.cached, ranked.cut, ranked.unscored) == (30, 30, (), ())
+    assert (again.cached, len(again.items)) == (0, 5)
+    assert all(item.score == pytest.approx(raw[item.index], abs=contract.SAME) for item in again.items)
 
 
 def test_when_the_client_hangs_up_the_engine_stops(tiny: Served) -> None:
