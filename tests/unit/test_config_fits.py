@@ -32,8 +32,10 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"containers": (a_container(RERANKER, labels=THEIRS, running=False),)},
      f"containerName: a container '{RERANKER}' exists already, and the stack ragflow-reranker/other made it; remove it (docker rm -f "
      f"{RERANKER}), or choose another name"),
-    ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="macvlan")}},
-     "networkName: 'docker-ragflow' exists with driver macvlan; choose another name"),
+    ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="macvlan", unfit="exists with driver macvlan, and only bridge and overlay networks let "
+         "containers call each other by name on every host")}},
+     "networkName: 'docker-ragflow' exists with driver macvlan, and only bridge and overlay networks let containers call each other by name on every host; choose "
+     "another name, and the network is made"),
 ]  # fmt: skip
 
 FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [

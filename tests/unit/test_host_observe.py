@@ -11,6 +11,7 @@ from host import docker
 from host.docker import environment
 from host.observe import Container, Host, HostError, Network, observe
 
+VERSION = {"Client": {"ApiVersion": "1.50"}, "Server": {"ApiVersion": "1.41", "Arch": "amd64", "Components": [{"Name": "Engine"}]}}
 INFO = {"NCPU": 4, "MemTotal": 8_589_934_592, "Architecture": "x86_64", "Runtimes": {"runc": {}, "nvidia": {}}, "Name": "box"}
 NETWORKS = [
     {"Name": "bridge", "Id": "n0", "Driver": "bridge", "Labels": None},
@@ -30,13 +31,16 @@ VOLUMES = [{"Name": "ragflow-vllm-reranker-key", "Labels": {"io.ragflow-reranker
 
 ANSWERS = {
     "info --format {{json .}}": json.dumps(INFO),
+    "version --format {{json .}}": json.dumps(VERSION),
     "network ls -q --no-trunc": "n0\nn1\n",
     "network inspect n0 n1": json.dumps(NETWORKS),
     "container ls -aq --no-trunc": "c1\nc2\n",
     "container inspect c1 c2": json.dumps(CONTAINERS),
     "volume ls -q --filter label=io.ragflow-reranker.owner": "ragflow-vllm-reranker-key\nbare\n",
     "volume inspect ragflow-vllm-reranker-key bare": json.dumps(VOLUMES),
-    "context inspect --format {{.Endpoints.docker.Host}}": "unix:///home/me/.docker/run/docker.sock\n",
+    "context inspect --format {{json .}}": json.dumps(
+        {"Name": "desktop", "Endpoints": {"docker": {"Host": "unix:///home/me/.docker/run/docker.sock"}}}
+    ),
 }
 
 
@@ -64,6 +68,9 @@ def test_a_host_is_read_whole() -> None:
         architecture="x86_64",
         endpoint="unix:///home/me/.docker/run/docker.sock",
         runtimes=frozenset({"runc", "nvidia"}),
+        name="box",
+        api=(1, 41),
+        build="amd64",
         networks={
             "bridge": Network(name="bridge", id="n0"),
             "docker-ragflow": Network(name="docker-ragflow", id="n1", labels={"io.ragflow-reranker.owner": "ragflow-reranker/laptop"}),
@@ -90,11 +97,10 @@ def test_every_call_has_a_deadline_no_input_and_reads_only() -> None:
 
 
 def test_a_host_of_its_own_is_reached_by_the_environment_and_is_its_own_endpoint() -> None:
-    client = Client()
+    client = Client(context=json.dumps({"Name": "default", "Endpoints": {"docker": {"Host": "ssh://root@box"}}}))
     assert observe("ssh://root@box", run=client).endpoint == "ssh://root@box"
     assert {options["env"]["DOCKER_HOST"] for _, options in client.calls} == {"ssh://root@box"}
     assert all(options["env"].get("PATH") == os.environ.get("PATH") for _, options in client.calls)
-    assert not [argv for argv, _ in client.calls if argv[1] == "context"]
 
 
 def test_this_machines_own_daemon_is_the_one_that_the_client_is_set_to(monkeypatch: pytest.MonkeyPatch) -> None:

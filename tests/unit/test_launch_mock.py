@@ -466,4 +466,4 @@ def test_its_arguments_become_the_services_options_and_it_listens_everywhere_unl
     monkeypatch.setattr(mock, "run", run)
     assert mock.main(dials.argv(OPTIONS)) == 0
     assert mock.main(argv(port=1234)) == 0
-    assert seen == [dials.take(MockOptions, OPTIONS, host="0.0.0.0", port=8000), dials.take(MockOptions, OPTIONS, host="127.0.0.1", port=1234)]
+    assert seen == [dials.take(MockOptions, OPTIONS, host="", port=8000), dials.take(MockOptions, OPTIONS, host="127.0.0.1", port=1234)]
