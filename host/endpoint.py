@@ -56,6 +56,17 @@ def endpoint_of(context: Mapping[str, Any], env: Mapping[str, str]) -> Endpoint:
 
 def remedy(host: str, why: str) -> str:
     """What to do where the docker program got no answer from `host` ('': the one that it is set to) but the error `why`."""
+    if known := remedy_of(why):
+        return known
+    if host.startswith("ssh:"):
+        return "check that 'ssh' reaches it without a question and that its user may use Docker"
+    if "permission denied" in why.lower():
+        return "add your user to the group docker and log in again"
+    return "start it (systemctl start docker), or set dockerHost"
+
+
+def remedy_of(why: str) -> str:
+    """What to do about an error of the docker program's own setting: its context, its certificates, its version; '' where it is another."""
     said = why.lower()
     if "context" in said and "not found" in said:
         return "'docker context ls' shows the contexts that there are: choose one with 'docker context use', unset DOCKER_CONTEXT, or set dockerHost"
@@ -64,10 +75,6 @@ def remedy(host: str, why: str) -> str:
             "its certificates do not fit: for TLS set DOCKER_TLS_VERIFY=1 and DOCKER_CERT_PATH to a folder with ca.pem, cert.pem and key.pem, for none unset both; "
             "or use a Docker context that has them"
         )
-    if host.startswith("ssh:"):
-        return "check that 'ssh' reaches it without a question and that its user may use Docker"
-    if "permission denied" in said:
-        return "add your user to the group docker and log in again"
     if "api version" in said and ("too old" in said or "too new" in said):
         return "docker program and daemon are too far apart: upgrade the older one, and unset DOCKER_API_VERSION"
-    return "start it (systemctl start docker), or set dockerHost"
+    return ""

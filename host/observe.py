@@ -37,13 +37,12 @@ class Network:
         """Why the name does not say which network is meant; '' where it does."""
         ids = ", ".join(number[:12] for number in (self.id, *self.twins))
         return (
-            (self.twins
+            self.twins
             and (
                 f"{1 + len(self.twins)} networks of this Docker host are called {self.name!r} ({ids}), and the name alone tells Docker neither; "
                 "'docker network inspect <id>' shows which containers are on which: remove the one that is not used (docker network rm <id>)"
-            ))
-            or ""
-        )
+            )
+        ) or ""
 
 
 @dataclass(frozen=True, kw_only=True)
