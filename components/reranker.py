@@ -92,7 +92,7 @@ class Reranker(pulumi.ComponentResource):
                 docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=args.network_id),
                 docker.ContainerLabelArgs(label=labels.KEY_ID, value=key_id),
                 docker.ContainerLabelArgs(label=labels.GENERATION, value=args.generation),
-                # Docker sets and changes a limit of a running container, but does not take one away: a label makes that a new container.
+                # Docker takes no limit away from a container that runs: a label makes that a new container.
                 *([docker.ContainerLabelArgs(label=labels.UNLIMITED, value=unlimited)] if unlimited else []),
             ],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network_name, gw_priority=0)],

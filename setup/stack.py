@@ -46,8 +46,8 @@ def ensure_passphrase(edge: Edge, name: str) -> None:
     if "PULUMI_CONFIG_PASSPHRASE" in edge.env:
         return
     if "PULUMI_CONFIG_PASSPHRASE_FILE" in edge.env:
-        own = Path(edge.env["PULUMI_CONFIG_PASSPHRASE_FILE"])
-        if not os.access(edge.root / own, os.R_OK):
+        own = edge.env["PULUMI_CONFIG_PASSPHRASE_FILE"]
+        if own and not _readable(edge.root / own):
             raise Refusal(f"PULUMI_CONFIG_PASSPHRASE_FILE: {own} is not there, or not yours to read; {_BACKUP}")
         return
     path = Path(edge.env.get("XDG_CONFIG_HOME") or edge.home / ".config") / "ragflow-reranker" / "passphrase"
@@ -63,7 +63,7 @@ def ensure_passphrase(edge: Edge, name: str) -> None:
     except PermissionError as refused:
         raise Refusal(f"{refused.filename} is not yours to write (an earlier run as root?): sudo chown -R $USER {path.parent}") from None
     except FileExistsError:
-        if not os.access(path, os.R_OK):
+        if not _readable(path):
             raise Refusal(f"{path} is not yours to read (an earlier run as root?): sudo chown -R $USER {path.parent}") from None
         if path.stat().st_mode & 0o077:
             edge.say(f"warning: others can read {path}: chmod 600 it")
@@ -122,6 +122,14 @@ def explained(edge: Edge, program: str, name: str) -> str:
 
 def _file(edge: Edge, name: str) -> Path:
     return edge.root / "stacks" / f"Pulumi.{name}.yaml"
+
+
+def _readable(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
 
 
 def _wrong_passphrase(edge: Edge, name: str) -> str:

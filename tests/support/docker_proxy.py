@@ -2,10 +2,11 @@
 
 import json
 import re
+import select
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,7 @@ def _serve(client: socket.socket, facts: Facts, tls: ssl.SSLContext | None) -> N
             if found and found[1].decode() in facts:
                 near.sendall(_changed(_all(far), facts[found[1].decode()]))
                 return
-            threading.Thread(target=_pump, args=(near, far, False), daemon=True).start()
-            _pump(far, near, True)
+            _relay(near, far)
     except (OSError, ValueError):
         return  # a client that went away, or does not speak TLS
 
@@ -86,11 +86,18 @@ def _changed(answer: bytes, facts: Mapping[str, Any]) -> bytes:
     return b"\r\n".join([*kept, b"Content-Length: %d" % len(body), b"", body])
 
 
-def _pump(source: socket.socket, target: socket.socket, to_client: bool) -> None:
-    end: Callable[[int], None] = target.shutdown
-    try:
-        while more := source.recv(65536):
-            target.sendall(more)
-        end(socket.SHUT_WR)
-    except OSError:
-        return
+def _relay(near: socket.socket, far: socket.socket) -> None:
+    """Both ways in one thread, until the daemon has said all: a TLS socket is not to be read and written by two at once."""
+    open_ends = [near, far]
+    while True:
+        waiting = isinstance(near, ssl.SSLSocket) and near in open_ends and near.pending()
+        ready = [near] if waiting else select.select(open_ends, [], [])[0]
+        for source in ready:
+            more = source.recv(65536)
+            if more:
+                (far if source is near else near).sendall(more)
+            elif source is far:
+                return
+            else:
+                far.shutdown(socket.SHUT_WR)
+                open_ends.remove(near)

@@ -746,6 +746,58 @@ def test_a_small_host_is_warned_of_with_remedies(machine: Machine) -> None:
     assert {level for level, _ in levels(machine, NCPU=2, MemTotal=6 * GIB).values()} == {"ok"}
 
 
+@pytest.mark.parametrize(
+    ("info", "version", "row", "level"),
+    [
+        ({"Architecture": "armv7l"}, {"Arch": "arm"}, "architecture", "fail"),
+        ({"OSType": "windows"}, {}, "docker", "fail"),
+        ({}, {"ApiVersion": "1.40"}, "docker", "fail"),
+        ({}, {"Components": [{"Name": "Podman Engine"}]}, "docker", "fail"),
+        ({"MemoryLimit": False}, {}, "memoryGiB", "warn"),
+        ({"Driver": "vfs"}, {}, "docker", "warn"),
+    ],
+)
+def test_what_the_daemon_says_of_itself_is_a_row_with_its_remedy(
+    machine: Machine, info: dict[str, object], version: dict[str, object], row: str, level: str
+) -> None:
+    machine.answers |= {
+        "docker info": Result(0, json.dumps(INFO | info)),
+        "docker version": Result(0, json.dumps({"Server": {"ApiVersion": "1.50", **version}})),
+    }
+    last = preflight.rows(machine, daemon.look(machine))[-1]
+    assert (last.name, last.level) == (row, level)
+    assert last.remedy
+    machine.env["YES"] = "1"
+    assert main(["up"], machine) == (1 if level == "fail" else 0)
+    assert main(["down"], machine) == 0  # what cannot run there can still be removed
+
+
+def test_podmans_own_docker_program_is_known_by_its_answer(machine: Machine) -> None:
+    machine.answers["docker info"] = Result(
+        0, json.dumps({"host": {"arch": "amd64", "cpus": 8, "memTotal": 16 * GIB}, "version": {"Version": "4.3.1"}})
+    )
+    assert "Podman answers here in Docker's place (4.3.1)" in preflight.render(preflight.rows(machine, daemon.look(machine)))
+
+
+def test_a_context_keeps_its_certificates_because_its_address_is_not_repeated(machine: Machine) -> None:
+    material = {"TLSMaterial": {"docker": ["ca.pem", "cert.pem", "key.pem"]}, "Storage": {"TLSPath": "/tls/ab"}}
+    machine.answers["docker context inspect"] = context("tcp://nas:2376", **{**material, "Name": "nas"})
+    found = daemon.look(machine)
+    assert (found.state, found.host, found.certificates) == ("ready", "tcp://nas:2376", "/tls/ab/docker")
+    assert not [line for line in machine.ran if "--host" in line]
+    machine.answers["docker context inspect"] = context("tcp://nas:2376", Name="nas", TLSMaterial={"docker": ["ca.pem"]})
+    found = daemon.look(machine)
+    assert found.state == "down"
+    assert "has TLS without cert.pem and key.pem" in found.detail
+    assert "dockerHost" in daemon.remedy(machine, found)
+
+
+def test_a_context_that_is_not_there_is_told_where_the_contexts_are(machine: Machine) -> None:
+    machine.answers["docker info"] = Result(1, "", 'unable to resolve docker endpoint: context "nope": context not found: open /meta.json')
+    machine.answers["docker context inspect"] = Result(1, "", 'context "nope" not found')
+    assert "'docker context ls' shows the contexts" in daemon.remedy(machine, daemon.look(machine))
+
+
 @pytest.mark.parametrize(("host", "free"), [("ssh://nas", 1.0), ("", None)])
 def test_a_disk_that_is_not_here_is_not_judged(machine: Machine, host: str, free: float | None) -> None:
     machine.answers["docker --host"] = UP
@@ -813,6 +865,60 @@ def test_a_passphrase_that_the_user_set_is_taken_even_an_empty_one(machine: Mach
     machine.env[name] = ""
     stack.ensure_passphrase(machine, "laptop")
     assert (machine.exports, list(machine.home.iterdir())) == ([], [])
+
+
+def test_a_lost_passphrase_is_named_by_its_file_and_no_other_is_made_in_its_place(machine: Machine) -> None:
+    path = machine.home / ".config/ragflow-reranker/passphrase"
+    (machine.root / "stacks/Pulumi.laptop.yaml").write_text("encryptionsalt: v1:abc\nconfig: {}\n")
+    text = refusal(lambda: stack.ensure_passphrase(machine, "laptop"))
+    assert text.startswith(f"{path} is gone, and the secrets of the stack laptop were made with the passphrase in it; put your copy of it back")
+    assert "docs/configuration.md" in text
+    assert not path.exists()
+    stack.ensure_passphrase(machine, "home-server")  # a stack without secrets yet may have a new one
+    assert path.exists()
+
+
+def test_a_passphrase_file_of_the_users_own_that_is_not_there_is_named(machine: Machine) -> None:
+    machine.env["PULUMI_CONFIG_PASSPHRASE_FILE"] = "/not/here"
+    text = refusal(lambda: stack.ensure_passphrase(machine, "laptop"))
+    assert text.startswith("PULUMI_CONFIG_PASSPHRASE_FILE: /not/here is not there, or not yours to read; put your copy of it back")
+
+
+WRONG = Result(255, "", "error: getting stack configuration: get stack secrets manager: incorrect passphrase")
+
+
+@pytest.mark.parametrize(
+    ("env", "named"), [({}, ".config/ragflow-reranker/passphrase"), ({"PULUMI_CONFIG_PASSPHRASE": "x"}, "PULUMI_CONFIG_PASSPHRASE")]
+)
+def test_a_wrong_passphrase_is_the_last_thing_said_and_by_its_file(machine: Machine, env: dict[str, str], named: str) -> None:
+    machine.env |= {"YES": "1", **env}
+    machine.codes["preview"] = 255
+    machine.answers["config set --secret probe"] = WRONG
+    before = (machine.root / "stacks/Pulumi.laptop.yaml").read_text()
+    assert main(["up"], machine) == 255
+    assert machine.said[-1].startswith("error: the passphrase in ")
+    assert f"{named} is not the one that the secrets of the stack laptop were made with" in machine.said[-1]
+    assert (machine.root / "stacks/Pulumi.laptop.yaml").read_text() == before
+
+
+def test_a_locked_stack_is_said_with_how_to_unlock_it_and_other_failures_keep_pulumis_words(machine: Machine) -> None:
+    machine.codes["destroy"] = 255
+    machine.env["YES"] = "1"
+    assert main(["down"], machine) == 255
+    assert not machine.said[-1].startswith("error:")
+    lock = machine.root / "state/.pulumi/locks/organization/ragflow-reranker/laptop/1.json"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert main(["down"], machine) == 255
+    assert machine.said[-1].startswith(
+        "error: the stack laptop is locked: another run works on it, or was killed; where none does: pulumi cancel --stack laptop"
+    )
+
+
+def test_verify_does_not_take_a_key_that_no_passphrase_opens_for_none(machine: Machine) -> None:
+    machine.answers["config get apiKey"] = WRONG
+    assert main(["verify"], machine) == 1
+    assert "is not the one that the secrets of the stack laptop were made with" in machine.said[-1]
 
 
 def test_a_stack_without_a_file_is_refused_with_those_there_are(machine: Machine) -> None:
