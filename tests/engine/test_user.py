@@ -84,12 +84,12 @@ def test_everything_in_the_readme_works_for_a_user_in_dockers_group(
 
     kept = passphrase.rename(passphrase.with_name("backup"))
     done = user("make", "preview", f"STACK={stack}")
-    assert done.returncode == 1
+    assert done.returncode != 0
     assert f"{passphrase} is gone, and the secrets of the stack {stack} were made with the passphrase in it" in done.stderr
     passphrase.write_text("another")
     done = user("make", "preview", f"STACK={stack}")
     assert done.returncode != 0
-    assert f"the passphrase in {passphrase} is not the one" in done.stderr.strip().splitlines()[-1]
+    assert f"the passphrase in {passphrase} is not the one" in done.stderr.strip().splitlines()[-2]  # before make's own last line
     kept.rename(passphrase)
 
     done = user("make", "down", f"STACK={stack}")

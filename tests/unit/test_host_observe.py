@@ -223,7 +223,7 @@ def test_two_networks_of_one_name_are_one_that_is_ambiguous() -> None:
 
 
 def test_a_container_has_its_published_ports_and_its_network_mode() -> None:
-    told = {**CONTAINERS[1], "HostConfig": {"NetworkMode": "host"}}
+    told: dict[str, Any] = {**CONTAINERS[1], "HostConfig": {"NetworkMode": "host"}}
     told["NetworkSettings"] = {
         "Networks": {"host": {}},
         "Ports": {"8000/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8123"}, {"HostIp": "::1", "HostPort": "8123"}], "9/tcp": None},
@@ -240,7 +240,7 @@ def test_podman_is_refused_by_name_before_its_other_answers_are_read() -> None:
 
 
 def test_a_context_with_tls_gives_the_provider_its_certificates() -> None:
-    told = {
+    told: dict[str, Any] = {
         "Name": "nas", "Endpoints": {"docker": {"Host": "tcp://nas:2376"}}, "TLSMaterial": {"docker": ["ca.pem", "cert.pem", "key.pem"]},
         "Storage": {"TLSPath": "/tls/ab"},
     }  # fmt: skip
@@ -260,7 +260,7 @@ def test_a_full_disk_is_seen_only_where_dockers_folder_is_on_this_machine(tmp_pa
 
 
 def test_a_port_is_this_machines_where_the_daemon_has_its_name_or_is_desktops() -> None:
-    here = {"cpus": 1, "memory": 1, "architecture": "x86_64", "endpoint": "unix:///var/run/docker.sock"}
+    here: dict[str, Any] = {"cpus": 1, "memory": 1, "architecture": "x86_64", "endpoint": "unix:///var/run/docker.sock"}
     assert publishes_here(Host(**here, name=platform.node()))
     assert publishes_here(Host(**here, name="docker-desktop", system="Docker Desktop"))
     assert not publishes_here(Host(**here, name="another"))
