@@ -3,15 +3,16 @@
 import shutil
 from pathlib import Path
 
-from setuptools.command.build_py import build_py
+from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
 
 HOUSE = ("serving", "host", "Pulumi.yaml")
 
 
-class Build(build_py):
+class Build(build_py):  # type: ignore[misc]
     def run(self) -> None:
         if self.editable_mode:  # the checkout itself is used
-            return super().run()
+            super().run()
+            return
         into = Path(self.build_lib, "rerank")
         shutil.rmtree(into, ignore_errors=True)  # what an earlier build left there would be installed too
         super().run()
@@ -24,5 +25,5 @@ class Build(build_py):
                 shutil.copy(name, target)
 
     def get_outputs(self, include_bytecode: bool = True) -> list[str]:
-        placed = Path(self.build_lib, "rerank", "_house")
-        return [*super().get_outputs(include_bytecode), *(str(path) for path in placed.rglob("*") if path.is_file())]
+        placed = Path(self.build_lib, "rerank", "_house").rglob("*")
+        return [*super().get_outputs(include_bytecode), *(str(path) for path in placed if path.is_file())]

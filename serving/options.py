@@ -45,6 +45,14 @@ class ServiceOptions(ServiceDials):
     tokens_per_pass: int = dial("tokens of one forward pass; decided by the launcher", default=0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server listens: in a container on all its addresses, published or not by Docker."""
+
+    host: str = dial("address to listen on", default="0.0.0.0")
+    port: int = dial("port to listen on", default=8000)
+
+
 def hand_over(options: ServiceOptions, environment: MutableMapping[str, str]) -> None:
     """Puts the options where the service looks for them in vLLM's process, whose argv is vLLM's."""
     environment[VARIABLE] = json.dumps(argv(options))
