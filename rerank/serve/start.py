@@ -30,6 +30,7 @@ from serving.options import ServiceDials, ServiceOptions  # noqa: E402
 
 MARK = "RERANK_SERVE"
 LOG = "server.log"
+BEGINS = "rerank serve: started"  # the first line of each start in the log
 ASK_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 SAY_SECONDS = 10.0
@@ -181,6 +182,8 @@ def start(instance: Instance, settings: Settings, argv: list[str], environment: 
         keeper, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, cwd=os.sep
     )
     assert keeping.stdin is not None
+    keeping.stdin.write(f"{BEGINS} at {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n".encode())
+    keeping.stdin.flush()
     try:
         server = subprocess.Popen(
             [python.program, "-m", "serving", *argv],
@@ -245,11 +248,16 @@ def await_healthy(record: Record, seconds: float, say: Callable[[str], None], cl
         if status == "unhealthy" and passed > SAY_SECONDS:
             raise Failed(f"{record.name} is not well: {reason} It goes on running; its log is {record.log}.")
         if passed > seconds:
-            raise Failed(f"{record.name} was not healthy after {passed:.0f} s: {reason} It goes on starting; its log is {record.log}.")
+            why = f"it does not listen; {_last(record)}" if status == "silent" else reason
+            raise Failed(f"{record.name} was not healthy after {passed:.0f} s: {why} It goes on starting; its log is {record.log}.")
         if clock() - said >= SAY_SECONDS:
             said = clock()
-            say(f"{passed:.0f} s: {reason}")
+            say(f"{passed:.0f} s: {f'it loads; {_last(record)}' if status == 'silent' else reason}")
         time.sleep(LOOK_SECONDS)
+
+
+def _last(record: Record) -> str:
+    return f"its log: {last_words(Path(record.log))[-1][:160]}"
 
 
 def last_words(file: Path) -> list[str]:
@@ -258,6 +266,10 @@ def last_words(file: Path) -> list[str]:
         lines = file.read_text(encoding="utf-8", errors="replace").splitlines()[-200:]
     except OSError:
         lines = []
+    for place in range(len(lines) - 1, -1, -1):
+        if lines[place].startswith(BEGINS):
+            lines = lines[place + 1 :]
+            break
     telling = [line for line in lines if not NOISE.search(line)] or [line for line in lines if line.strip()]
     return [spoken(line.rstrip()) for line in telling[-INTERESTING:]] or [f"nothing in its log {file}"]
 
