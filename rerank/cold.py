@@ -86,7 +86,7 @@ def _installed() -> str:
 
 
 def _remedy(engine: str) -> str:
-    return "pip install 'ragflow-reranker[cold]'" if engine == "transformers" else "docs/serve.md has the line for 'ragflow-reranker[vllm]'"
+    return "in the checkout, pip install '.[cold]'" if engine == "transformers" else "docs/serve.md has the lines"
 
 
 def _device() -> str:
