@@ -1,4 +1,4 @@
-"""The stack: settings -> host -> plan -> components -> outputs."""
+"""The stack: settings -> deployment, host -> plan -> components -> outputs."""
 
 import signal
 import sys
@@ -6,16 +6,17 @@ import sys
 import pulumi
 import pulumi_docker as docker
 
-from components import ModelVolume, RagflowAttachment, RagflowRegistration, Reranker, RerankerImage, SharedNetwork
+from components import Identity, IdentityArgs, ModelVolume, RagflowAttachment, RagflowRegistration, Reranker, RerankerImage, SharedNetwork
 from config import fits
 from config.read import read_settings
 from config.settings import Settings, SettingsError
-from host import labels, registered
+from deployment import read
+from host import neighbours, registered
 from host.external import ExternalArgs, ExternalError, verify
 from host.observe import HostError, observe
 from host.ragflow import NotFound
 from host.registered import NotRegistrable
-from plan import outputs, plan
+from plan import names, outputs, plan
 
 SAID = 32  # exit status by which the engine knows that the program has said why; with any other it adds "an unhandled error occurred"
 
@@ -28,18 +29,23 @@ def external(s: Settings) -> dict[str, pulumi.Input[object]]:
 
 def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
     """Network, image, model -> reranker -> RAGFlow's containers and, where asked for, its list of models."""
-    owner = labels.owner(pulumi.get_project(), pulumi.get_stack())
+    deployment, kept = read()
     host = observe(s.docker_host)
-    fits.check(s, host, owner)
-    planned = plan(s, host, owner)
+    fits.check(s, host, deployment, names(s))
+    planned = plan(s, host, deployment)
     held = registered.observe(planned.place, planned.entry, surroundings=planned.reach) if s.ragflow_url else None
+    if not deployment.known and (said := neighbours.shared(host, planned.network_name, deployment)):
+        pulumi.log.info(said)
     for sentence in [*planned.warnings, *([held.warning] if held and held.warning else [])]:
         pulumi.log.warn(sentence)
     if held and held.note:
         pulumi.log.info(held.note)
-    opts = pulumi.ResourceOptions(providers=[docker.Provider("host", host=host.endpoint)])
+    identity = Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
+    # Whatever is made on the host waits for this provider, and so for the identity that it carries.
+    provider = docker.Provider("host", host=host.endpoint, opts=pulumi.ResourceOptions(depends_on=[identity.written]))
+    opts = pulumi.ResourceOptions(providers=[provider])
 
-    network = SharedNetwork("network", planned.network(), opts)
+    network = SharedNetwork("network", planned.network(identity.written), opts)
     image = RerankerImage("image", planned.image(), opts)
     model = ModelVolume("model", planned.model(image), opts) if planned.has_model else None
     reranker = Reranker("reranker", planned.reranker(image, network, model), opts)

@@ -2,20 +2,22 @@
 
 from config.rules import lacking_memory
 from config.settings import Settings, refused
-from host import labels
+from host import neighbours
+from host.labels import Deployment
+from host.neighbours import Names
 from host.observe import Host
 from serving.memory import GIB
 
 X86 = ("x86_64", "amd64")
 
 
-def check(settings: Settings, host: Host, owner: str) -> None:
+def check(settings: Settings, host: Host, deployment: Deployment, names: Names) -> None:
     """Raises SettingsError with every reason why the settings cannot stand on this host."""
-    if refusals := refusals_on(settings, host, owner):
+    if refusals := refusals_on(settings, host, deployment, names):
         raise refused("this Docker host cannot take this configuration", refusals)
 
 
-def refusals_on(s: Settings, host: Host, owner: str) -> list[str]:
+def refusals_on(s: Settings, host: Host, deployment: Deployment, names: Names) -> list[str]:
     """The reasons, in words; empty when the host fits."""
     refusals = []
     if s.cpus > host.cpus:
@@ -32,13 +34,7 @@ def refusals_on(s: Settings, host: Host, owner: str) -> list[str]:
             f"backend: 'gpu' needs the NVIDIA runtime and this Docker host has {', '.join(sorted(host.runtimes)) or 'none'}; install "
             "nvidia-container-toolkit there, or set backend to cpu"
         )
-    taken = host.container(s.container_name)
-    if taken and not labels.owned(taken.labels, owner):
-        whose = taken.labels.get(labels.OWNER)
-        maker = f"the stack {whose} made it" if whose else "this project did not make it (a compose file of an earlier guide?)"
-        refusals.append(
-            f"containerName: a container {s.container_name!r} exists already, and {maker}; remove it (docker rm -f {s.container_name}), or choose another name"
-        )
+    refusals += neighbours.refusals(names, host, deployment)
     network = host.networks.get(s.network_name)
     if s.ragflow_mode != "join" and network and network.driver not in ("bridge", "overlay"):
         refusals.append(f"networkName: {s.network_name!r} exists with driver {network.driver}; choose another name")

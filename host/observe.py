@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from host import labels
 from host.docker import Docker, DockerError, NoDocker, Run, environment
 
 
@@ -62,7 +61,7 @@ class Host:
 
 
 def observe(docker_host: str, *, run: Run | None = None) -> Host:
-    """Ask the daemon for its facts, networks, containers and this project's volumes. Raises HostError."""
+    """Ask the daemon for its facts, networks, containers and volumes. Raises HostError."""
     ask = _Daemon(docker_host, Docker(environment(docker_host), run=run))
     info = json.loads(ask("info", "--format", "{{json .}}"))
     if info.get("ServerErrors"):
@@ -70,7 +69,7 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
     # Whatever vanishes between the list and the look is gone for our purpose too: partial answers are fine.
     networks = ask.look("network", ask("network", "ls", "-q", "--no-trunc").split())
     containers = ask.look("container", ask("container", "ls", "-aq", "--no-trunc").split())
-    volumes = ask.look("volume", ask("volume", "ls", "-q", "--filter", f"label={labels.OWNER}").split())
+    volumes = ask.look("volume", ask("volume", "ls", "-q").split())
     return Host(
         cpus=info["NCPU"],
         memory=info["MemTotal"],
