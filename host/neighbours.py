@@ -33,8 +33,9 @@ def refusals(names: Names, host: Host, by: Deployment) -> list[str]:
             strange.append(_strange(kind, name))
             continue
         theirs.setdefault(identity(owner), []).append(f"{kind} {name!r}")
-        # The volumes may be of a deployment that came up before the container's labels say; any of them tells whose it is.
-        owners.setdefault(identity(owner), marked)
+        # Where and when it was made is not on what was made before there were identities.
+        if labels.MADE in marked or identity(owner) not in owners:
+            owners[identity(owner)] = marked
     said = [_theirs(things, owners[who], names.container, by) for who, things in theirs.items()]
     steps = [item for name in names.steps if (item := host.container(name)) and not by.made_it(item.labels)]
     said += [f"containerName: a container {item.name!r} is there, {_whose(item.labels)}; wait until it ends, or docker rm -f {item.name}" for item in steps]
@@ -58,8 +59,8 @@ def _strange(kind: str, name: str) -> str:
 def _theirs(things: list[str], marked: Mapping[str, str], container: str, by: Deployment) -> str:
     stack = by.stack.rsplit("/", 1)[-1]
     return (
-        f"containerName: {_listed(things)} {'exist' if len(things) > 1 else 'exists'} already, {_whose(marked)}; for both side by side take another containerName "
-        f"and hostPort, the network is shared: pulumi config set -s {stack} containerName {container}-2; to take over what is there, on purpose or after lost "
+        f"containerName: {_listed(things)} {'exist' if len(things) > 1 else 'exists'} already, {_whose(marked)}. To have both, choose another containerName and "
+        f"hostPort (the network is shared): pulumi config set -s {stack} containerName {container}-2. To take over what is there, on purpose or after lost "
         f"state: make up STACK={stack} TAKE_OVER={identity(marked[labels.OWNER])}"
     )
 

@@ -126,12 +126,17 @@ class _Run:
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.client = stack, stack.client
-        self.monitor = recording.Recording(self.apply)
+        listed = {urn: {"outputs": {**applied.item.inputs, **applied.outputs}} for urn, applied in stack.state.items()}
+        self.monitor = recording.Recording(self.apply, listed)
         self.changes: dict[str, str] = {}
         self.replaced: list[Applied] = []
 
     def apply(self, item: Registration) -> Outcome:
         """Called for each registration when its inputs are known."""
+        if item.type == "pulumi:index:Stash":
+            outputs = {"output": item.inputs["input"]}
+            self.stack.state[item.urn] = Applied(item, item.name, outputs)
+            return item.name, outputs
         if not item.custom or item.type.startswith("pulumi:"):
             return item.name, {}
         old = self.stack.state.get(item.urn)

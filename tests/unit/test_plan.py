@@ -20,7 +20,7 @@ from serving import dials
 from serving.launch.mock import MockOptions
 from serving.launch.options import LaunchDials, LaunchOptions, parse
 from serving.options import ServiceDials
-from tests.unit.builders import DECLARED, a_host, a_ragflow, a_settings
+from tests.unit.builders import DECLARED, a_deployment, a_host, a_ragflow, a_settings
 
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
@@ -190,7 +190,7 @@ def test_the_form_has_the_id_where_the_stack_entered_the_model() -> None:
 
 
 def registered(*containers: Container, **overrides: Any) -> plan.Plan:
-    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), "ragflow-reranker/test")
+    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), a_deployment())
 
 
 def test_ragflow_is_told_what_its_form_would_be() -> None:
