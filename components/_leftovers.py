@@ -26,7 +26,9 @@ def cleared(
         for item in json.loads(_docker(environment, kind, "inspect", *found, partial=True)) if found else []:
             labels = (item["Config"] if kind == "container" else item)["Labels"] or {}
             if not ours(labels):
-                raise RuntimeError(f"{kind} {called!r} was made meanwhile, and not by this deployment: nothing of it was touched; pulumi preview says whose it is")
+                raise RuntimeError(
+                    f"{kind} {called!r} was made meanwhile, and not by this deployment: nothing of it was touched; pulumi preview says whose it is"
+                )
             if kind != "volume":
                 _docker(environment, kind, "rm", *(["--force"] if kind == "container" else []), item["Id"])
 

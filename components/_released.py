@@ -24,7 +24,14 @@ def network(
 
 
 def volume(
-    name: str, *, called: str, marks: Mapping[str, str], keep: bool = False, environment: Mapping[str, str], parent: pulumi.Resource, needs: pulumi.Resource
+    name: str,
+    *,
+    called: str,
+    marks: Mapping[str, str],
+    keep: bool = False,
+    environment: Mapping[str, str],
+    parent: pulumi.Resource,
+    needs: pulumi.Resource,
 ) -> command.local.Command:
     """Removes the volume when it is deleted, if it still carries these marks, nothing uses it and it is not to be kept. Made before what mounts the volume."""
     marked = {"OWNER": marks[labels.OWNER], "GENERATION": marks[labels.GENERATION], "KEEP": "yes" if keep else "no"}

@@ -38,7 +38,9 @@ def refusals(names: Names, host: Host, by: Deployment) -> list[str]:
             owners[identity(owner)] = marked
     said = [_theirs(things, owners[who], names.container, by) for who, things in theirs.items()]
     steps = [item for name in names.steps if (item := host.container(name)) and not by.made_it(item.labels)]
-    said += [f"containerName: a container {item.name!r} is there, {_whose(item.labels)}; wait until it ends, or docker rm -f {item.name}" for item in steps]
+    said += [
+        f"containerName: a container {item.name!r} is there, {_whose(item.labels)}; wait until it ends, or docker rm -f {item.name}" for item in steps
+    ]
     return [*strange, *said, *_nobody(host, by)]
 
 

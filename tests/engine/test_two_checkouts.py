@@ -40,7 +40,10 @@ def test_the_second_is_told_whose_it_is_and_either_stands_beside_the_first_or_ta
         made = inspect(first.container)["Id"]
         for verb in ("preview", "up"):
             said = second.refusal(verb)
-            assert f"container '{first.container}' and volume '{first.container}-cache' exist already, made by another deployment, {identity(first)}" in said
+            assert (
+                f"container '{first.container}' and volume '{first.container}-cache' exist already, made by another deployment, {identity(first)}"
+                in said
+            )
             assert f"from {first.root.name}" in said or str(first.root) in said
             assert f"TAKE_OVER={identity(first)}" in said
         second.destroy()

@@ -114,7 +114,11 @@ def all_parented(recorded: Recorded, component: str) -> bool:
 
 def test_a_network_of_ours_is_a_labelled_bridge_that_is_deleted_before_it_is_replaced() -> None:
     recorded = record(lambda: SharedNetwork("network", network_args(marks=marked("00000004"))))
-    assert urns(recorded) == [RELEASED, "rerank:index:SharedNetwork$docker:index/network:Network::network-bridge", "rerank:index:SharedNetwork::network"]
+    assert urns(recorded) == [
+        RELEASED,
+        "rerank:index:SharedNetwork$docker:index/network:Network::network-bridge",
+        "rerank:index:SharedNetwork::network",
+    ]
     assert all_parented(recorded, "rerank:index:SharedNetwork")
     bridge = recorded.one(NETWORK)
     assert (bridge.inputs["name"], bridge.inputs["driver"], labelled(bridge)) == (
@@ -365,7 +369,13 @@ def test_the_container_is_confined_limited_and_checked() -> None:
     assert mounted(container) == [
         ("volume", "ragflow-vllm-reranker-cache", "/var/lib/reranker", False), ("volume", "model-volume", "/models/qwen3-reranker-0.6b", True),
     ]  # fmt: skip
-    assert labelled(container) == {labels.OWNER: OWNER.owner, labels.MADE: OWNER.made, labels.NETWORK_ID: "n1", labels.GENERATION: "00000002", labels.KEY_ID: ""}
+    assert labelled(container) == {
+        labels.OWNER: OWNER.owner,
+        labels.MADE: OWNER.made,
+        labels.NETWORK_ID: "n1",
+        labels.GENERATION: "00000002",
+        labels.KEY_ID: "",
+    }
     # A published port and a name are free only when the old container is gone.
     assert container.delete_before_replace is True
     assert not {"privileged", "envs", "deviceRequests", "networkMode", "pidMode"} & {key for key, value in container.inputs.items() if value}
@@ -411,7 +421,9 @@ def test_a_key_that_came_as_plain_text_is_a_secret_all_the_same() -> None:
 
 
 def test_the_key_file_is_written_on_the_docker_host_without_a_network() -> None:
-    written = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, key_marks=marked("00000002"), environment=SSH))).named("reranker-key-file")
+    written = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, key_marks=marked("00000002"), environment=SSH))).named(
+        "reranker-key-file"
+    )
     assert docker_run(written).endswith(
         "--mount type=volume,source=ragflow-vllm-reranker-key,target=/run/reranker ragflow-vllm-reranker:0.32.0 key --target /run/reranker/api_keys"
     )

@@ -52,7 +52,9 @@ def test_taking_over_is_noted_for_good_where_the_thing_is_there_and_refused_wher
     host = a_host(containers=(a_container("ragflow-vllm-reranker", labels=THEIRS),), volumes={"ragflow-vllm-reranker-cache": THEIRS})
     recorded = up(host=host, monitor=Recording(state=a_state()))
     assert recorded.one(STASH).inputs["input"]["heirOf"] == ["ffffffff"]
-    assert recorded.named("reranker-cache").inputs["labels"] == [{"label": name, "value": THEIRS[name]} for name in (labels.OWNER, labels.GENERATION, labels.MADE)]
+    assert recorded.named("reranker-cache").inputs["labels"] == [
+        {"label": name, "value": THEIRS[name]} for name in (labels.OWNER, labels.GENERATION, labels.MADE)
+    ]
     with pytest.raises(pulumi.RunError, match="TAKE_OVER: 'ffffffff' is no other deployment on this Docker host: it has nothing of any"):
         up(monitor=Recording(state=a_state()))
 
@@ -91,7 +93,9 @@ def test_all_of_another_deployment_is_one_sentence_with_both_ways_out() -> None:
 
 def test_what_the_same_stack_name_made_before_there_were_identities_is_not_taken_on_trust() -> None:
     [said] = refusals(NAMES, a_host(volumes={"c-model": OLD}), a_deployment())
-    assert said.startswith("containerName: volume 'c-model' exists already, made by the stack ragflow-reranker/test of another checkout or lost state")
+    assert said.startswith(
+        "containerName: volume 'c-model' exists already, made by the stack ragflow-reranker/test of another checkout or lost state"
+    )
     assert said.endswith("make up STACK=test TAKE_OVER=ragflow-reranker/test")
     assert refusals(NAMES, a_host(volumes={"c-model": OLD}), a_deployment(known=frozenset({"4f2a"}))) == []
     assert refusals(NAMES, a_host(volumes={"c-model": OLD}), a_deployment(taking="ragflow-reranker/test", heir_of=("ragflow-reranker/test",))) == []

@@ -5,7 +5,6 @@ import re
 from host import labels
 from tests.unit.builders import a_deployment
 
-
 OLD = {labels.OWNER: "ragflow-reranker/test", labels.GENERATION: "4f2a"}
 THEIRS = {labels.OWNER: "ragflow-reranker/test/ffffffff", labels.GENERATION: "4f2a"}
 
@@ -32,9 +31,12 @@ def test_a_renamed_stack_is_the_same_deployment() -> None:
 
 def test_what_was_taken_over_stays_ours_but_for_a_container_that_was_made_there_since() -> None:
     taking = a_deployment(taking="ffffffff", heir_of=("ffffffff",))
-    assert taking.runs(THEIRS) and taking.holds(THEIRS) and not taking.made_it(THEIRS)
+    assert taking.runs(THEIRS)
+    assert taking.holds(THEIRS)
+    assert not taking.made_it(THEIRS)
     later = a_deployment(heir_of=("ffffffff",))
-    assert later.holds(THEIRS) and not later.runs(THEIRS)
+    assert later.holds(THEIRS)
+    assert not later.runs(THEIRS)
 
 
 def test_a_volume_of_ours_keeps_its_labels_for_other_ones_would_replace_it() -> None:

@@ -33,7 +33,9 @@ def clear(folder: Path, monkeypatch: pytest.MonkeyPatch, *, kind: str, found: Ma
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
     def program() -> None:
-        bound: Any = _leftovers.cleared("x", kind=kind, called="ragflow-vllm-reranker", ours=a_deployment().runs, environment={"DOCKER_HOST": "ssh://box"})
+        bound: Any = _leftovers.cleared(
+            "x", kind=kind, called="ragflow-vllm-reranker", ours=a_deployment().runs, environment={"DOCKER_HOST": "ssh://box"}
+        )
         [hook] = bound.before_create
         answer = hook.callback(None)
         if inspect.isawaitable(answer):
@@ -65,7 +67,9 @@ def test_where_nothing_was_left_nothing_is_removed(tmp_path: Path, monkeypatch: 
 def test_what_somebody_else_made_since_the_preview_is_neither_removed_nor_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, found: Mapping[str, str]
 ) -> None:
-    with pytest.raises(RuntimeError, match="was made meanwhile, and not by this deployment: nothing of it was touched; pulumi preview says whose it is"):
+    with pytest.raises(
+        RuntimeError, match="was made meanwhile, and not by this deployment: nothing of it was touched; pulumi preview says whose it is"
+    ):
         clear(tmp_path, monkeypatch, kind=kind, found=found)
     assert " rm" not in (tmp_path / "log").read_text().replace("\037", " ")
 

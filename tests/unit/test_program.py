@@ -553,7 +553,8 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         {"modelRevision": "f" * 40},
         {
             VOLUME: {"gone"},
-            RELEASED: {"gone"}, "model-released-qwen3-reranker-0.6b-ffffffffffff": {"new"},
+            RELEASED: {"gone"},
+            "model-released-qwen3-reranker-0.6b-ffffffffffff": {"new"},
             "model-volume-qwen3-reranker-0.6b-ffffffffffff": {"new"},
             "model-populate": {"environment", "triggers"},
             "reranker-container": {"mounts"},
@@ -565,7 +566,8 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         {"model": "Qwen/Qwen3-Reranker-4B", "memoryGiB": 24, "kvCacheGiB": 2},
         {
             VOLUME: {"gone"},
-            RELEASED: {"gone"}, "model-released-qwen3-reranker-4b-6e9e69830b95": {"new"},
+            RELEASED: {"gone"},
+            "model-released-qwen3-reranker-4b-6e9e69830b95": {"new"},
             "model-volume-qwen3-reranker-4b-6e9e69830b95": {"new"},
             "model-populate": {"environment", "triggers"},
             "reranker-container": {"mounts", "command", "memory", "memorySwap"},
@@ -580,7 +582,13 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     (
         {"apiKey": KEY},
         {"apiKey": ""},
-        {"reranker-key": {"gone"}, "reranker-key-released": {"gone"}, "reranker-key-file": {"gone"}, "reranker-container": {"labels", "mounts", "command"}, **REPLACED},
+        {
+            "reranker-key": {"gone"},
+            "reranker-key-released": {"gone"},
+            "reranker-key-file": {"gone"},
+            "reranker-container": {"labels", "mounts", "command"},
+            **REPLACED,
+        },
     ),
     ({}, {"ragflowMode": "none"}, {"ragflow-docker-ragflow-cpu-1": {"gone"}}),
     (
