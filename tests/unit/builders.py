@@ -2,6 +2,7 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
@@ -60,7 +61,9 @@ def a_deployment(**facts: Any) -> Deployment:
 def a_state(host: Host | None = None, **kept: Any) -> dict[str, Any]:
     """What the state of a_deployment lists, as the engine shows it: its identity, and the incarnations of all that stands on the host."""
     ours = {"id": "0a1b2c3d", "made": "2026-11-25", "machine": "box", "folder": "/home/sam/ragflow-reranker", "heirOf": [], **kept}
-    marked = [*(item.labels for item in (*host.containers, *host.networks.values())), *host.volumes.values()] if host else []
+    marked: list[Mapping[str, str]] = []
+    if host:
+        marked = [*(item.labels for item in host.containers), *(item.labels for item in host.networks.values()), *host.volumes.values()]
     listed = [{"label": labels.GENERATION, "value": found[labels.GENERATION]} for found in marked if labels.GENERATION in found]
     return {f"urn::{KEPT}": {"outputs": {"input": ours, "output": ours}}, "urn::all": {"outputs": {"labels": listed}}}
 

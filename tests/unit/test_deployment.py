@@ -71,7 +71,7 @@ def test_a_copy_of_a_folder_with_its_state_is_told_apart_from_one_that_moved(tmp
 
 
 def test_the_state_lists_generations_and_attachments_whatever_else_is_in_it() -> None:
-    held = {
+    held: dict[str, dict[str, Any]] = {
         "a": {"labels": [{"label": labels.GENERATION, "value": "4f2a"}, {"label": "x", "value": "y"}]},
         "b": {"environment": {"ATTACHMENT": "attachment-1"}},
         "c": {"labels": {"4dabf18193072939515e22adb298388d": "secret"}, "environment": "secret"},
