@@ -5,7 +5,7 @@ import secrets
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from host import labels
 from host.labels import Deployment
 
 TAG_SECONDS = 30
+TRIES, PAUSE_SECONDS = 20, 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +33,9 @@ def read() -> tuple[Deployment, dict[str, Any]]:
     """The deployment of the running stack, and what its state is to keep of it. Raises SettingsError where the folder is a copy, state and all."""
     stack = f"{pulumi.get_project()}/{pulumi.get_stack()}"
     full = f"{pulumi.get_organization()}/{stack}"
-    answer: Any = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": full}).value
     place = Place(machine=socket.gethostname(), folder=str(Path.cwd()))
     taking = os.environ.get("TAKE_OVER", "").strip()
-    held = resources(answer)
+    held = state(full)
     kept = identity(held)
     if kept is not None and taking != kept["id"] and not os.environ.get("PULUMI_BACKEND_URL") and (there := copied(kept, place)):
         raise SettingsError(
@@ -49,6 +49,29 @@ def read() -> tuple[Deployment, dict[str, Any]]:
     if taking and taking not in kept["heirOf"]:
         kept = {**kept, "heirOf": [*kept["heirOf"], taking]}
     return of(stack, kept, taking=taking, known=frozenset(incarnations(held))), kept
+
+
+def state(
+    stack: str, *, ask: Callable[[str], Mapping[str, Any]] | None = None, sleep: Callable[[float], None] = time.sleep
+) -> dict[str, Mapping[str, Any]]:
+    """Outputs of what the state lists, by URN. Asked again where it cannot be read, or shows no identity: the engine may be writing it at that moment."""
+    read_once = ask or _ask
+    for attempt in range(TRIES):
+        try:
+            held = resources(read_once(stack))
+        except Exception:
+            if attempt == TRIES - 1:
+                raise
+        else:
+            if attempt or identity(held) is not None:
+                return held
+        sleep(PAUSE_SECONDS)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _ask(stack: str) -> Mapping[str, Any]:
+    answer: Any = pulumi.runtime.invoke("pulumi:pulumi:readStackResourceOutputs", {"stackName": stack}).value
+    return dict(answer)
 
 
 def of(stack: str, kept: Mapping[str, Any], *, taking: str = "", known: frozenset[str] = frozenset()) -> Deployment:

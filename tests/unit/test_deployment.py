@@ -79,6 +79,26 @@ def test_the_state_lists_generations_and_attachments_whatever_else_is_in_it() ->
     assert set(deployment.incarnations(held)) == {"4f2a", "attachment-1"}
 
 
+def test_a_state_that_is_being_written_is_read_again() -> None:
+    whole = {"outputs": a_state()}
+    answers: list[Any] = [Exception("failed to load checkpoint: EOF"), {"outputs": {}}, whole]
+    slept: list[float] = []
+
+    def ask(_: str) -> Any:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert deployment.state("o/p/s", ask=ask, sleep=slept.append) == {}
+    assert len(slept) == 1
+    answers[:] = [{"outputs": {}}, whole]
+    assert deployment.identity(deployment.state("o/p/s", ask=ask, sleep=slept.append)) is not None
+    answers[:] = [Exception("no such bucket")] * deployment.TRIES
+    with pytest.raises(Exception, match="no such bucket"):
+        deployment.state("o/p/s", ask=ask, sleep=slept.append)
+
+
 # -- what stands on the host under our names ----------------------------------------------------------------------------
 
 
