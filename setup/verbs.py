@@ -184,7 +184,9 @@ def main(argv: Sequence[str], edge: Edge) -> int:
     """Runs one verb; returns its exit code: pulumi's or pytest's own, 1 for a refusal, 2 for no such verb."""
     if len(argv) != 1 or argv[0] not in VERBS:
         lines = [verb.__doc__.splitlines()[0] for verb in VERBS.values() if verb.__doc__]
-        usage = f"usage: make [VERB] [STACK=laptop] [YES=1] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]\n  " + "\n  ".join(lines)
+        usage = f"usage: make [VERB] [STACK=laptop] [YES=1] [TAKE_OVER=deployment] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]\n  " + "\n  ".join(
+            lines
+        )
         (edge.complain if argv else edge.say)(usage)
         return 2 if argv else 0
     try:

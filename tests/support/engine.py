@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 
+from components.identity import KEPT
+
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("Pulumi.yaml", "*.py", "config", "host", "components", "registration", "serving", "images", "certs", "stacks")
 NAMESPACE = "ragflow-reranker"
@@ -63,8 +65,9 @@ class Project:
 
     @property
     def owner(self) -> str:
-        """Value of the owner label of what the stack makes."""
-        return f"{NAMESPACE}/{self.stack}"
+        """Value of the owner label of what the stack makes, as its state has the deployment's id; '' where it has none."""
+        held = {item["urn"].split("::")[-1]: item for item in json.loads(self.export())["deployment"].get("resources", [])}
+        return f"{NAMESPACE}/{self.stack}/{held[KEPT]['inputs']['input']['id']}" if KEPT in held else ""
 
     def set(self, **dials: Any) -> None:
         """Writes dials in plain into the stack's file, as a person with an editor does; None removes one."""
@@ -174,8 +177,8 @@ class Project:
             "network": docker("network", "ls", "--format", "{{.Name}}", "--filter", f"name={self.token}"),
             "image": docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*{self.token}*"),
         }
-        owned = docker("ps", "-a", "--format", "{{.Names}}", "--filter", f"label=io.ragflow-reranker.owner={self.owner}")
-        names["container"] += owned
+        owned = docker("ps", "-a", "--format", '{{.Label "io.ragflow-reranker.owner"}} {{.Names}}', "--filter", "label=io.ragflow-reranker.owner")
+        names["container"] += "\n".join(line.split()[-1] for line in owned.splitlines() if line.startswith(f"{NAMESPACE}/{self.stack}"))
         return {kind: sorted(set(found.split())) for kind, found in names.items() if found.split()}
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from serving import dials
 from serving.launch.mock import MockOptions
 from serving.launch.options import LaunchDials, LaunchOptions, parse
 from serving.options import ServiceDials
-from tests.unit.builders import DECLARED, a_container, a_host, a_network, a_ragflow, a_settings
+from tests.unit.builders import DECLARED, a_container, a_deployment, a_host, a_network, a_ragflow, a_settings
 
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
@@ -191,7 +191,7 @@ def test_the_form_has_the_id_where_the_stack_entered_the_model() -> None:
 
 
 def registered(*containers: Container, **overrides: Any) -> plan.Plan:
-    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), "ragflow-reranker/test")
+    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), a_deployment())
 
 
 def test_ragflow_is_told_what_its_form_would_be() -> None:
@@ -304,7 +304,7 @@ def test_a_model_name_with_quotes_breaks_no_command() -> None:
     ],
 )
 def test_a_limit_that_the_host_cannot_keep_is_not_asked_for(lacking: tuple[str, ...], cpus: int, memory_mib: int, swaps: bool) -> None:
-    planned = plan.plan(a_settings(missingLimits="omit"), a_host(lacking=frozenset(lacking)), "me/test")
+    planned = plan.plan(a_settings(missingLimits="omit"), a_host(lacking=frozenset(lacking)), a_deployment())
     args = planned.reranker(*(Mock() for _ in range(3)))
     assert (args.cpus, args.memory_mib, args.swaps) == (cpus, memory_mib, swaps)
     # What no quota holds is held by the number of its threads.
@@ -335,19 +335,19 @@ def test_a_ragflow_that_no_network_can_be_added_to_is_refused_with_what_to_do(
 ) -> None:
     host = a_host(containers=containers, networks={"theirs": a_network("theirs")})
     with pytest.raises(NotFound) as refused:
-        plan.plan(a_settings(**dials), host, "me/test")
+        plan.plan(a_settings(**dials), host, a_deployment())
     assert words in str(refused.value)
 
 
 def test_a_ragflow_in_the_hosts_network_that_is_left_alone_is_entered_with_the_published_port() -> None:
-    planned = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(),)), "me/test")
+    planned = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(),)), a_deployment())
     assert (planned.hosted, planned.ragflows, planned.warnings) == (True, [], [])
     assert planned.entry.base_url == "http://127.0.0.1:8123/v1"
-    beside = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(), a_ragflow("kb-ragflow-cpu-1"))), "me/test")
+    beside = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(), a_ragflow("kb-ragflow-cpu-1"))), a_deployment())
     assert (beside.hosted, beside.entry.base_url) == (False, INTERNAL)
 
 
 def test_a_network_to_join_that_there_are_two_of_is_refused_with_both_ids() -> None:
     host = a_host(containers=(a_ragflow(),), networks={"docker_ragflow": a_network("docker_ragflow", id="a" * 64, twins=("b" * 64,))})
     with pytest.raises(NotFound, match=r"^ragflowNetwork: 2 networks of this Docker host are called 'docker_ragflow' \(aaaaaaaaaaaa, bbbbbbbbbbbb\)"):
-        plan.plan(a_settings(ragflowMode="join"), host, "me/test").network()
+        plan.plan(a_settings(ragflowMode="join"), host, a_deployment()).network()
