@@ -3,11 +3,11 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rerank import house, models
+from rerank.results import Item
 
 house.enter("serving")
 
@@ -24,15 +24,6 @@ ENGINES = ("vllm", "transformers")
 
 class ColdError(Exception):
     """Nothing can be scored here; one sentence with the remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A document with its relevance score; `index` is its place in the call."""
-
-    index: int
-    score: float
-    document: str
 
 
 class Scores(Protocol):
