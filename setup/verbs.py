@@ -2,11 +2,14 @@
 
 import json
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from host import registered
+from host.causes import SAID_FILE
 from host.docker import environment
 from host.ragflow import NotFound
 from registration import handed
@@ -45,7 +48,7 @@ def setup(edge: Edge) -> int:
 def preview(edge: Edge) -> int:
     """make preview: what `make up` would change."""
     ready, healthy = _prepare(edge, may_install=False)
-    return edge.show(ready.command("preview"), stack.WORK_LIMIT_S) if healthy else 1
+    return _shown(edge, ready.command("preview")) if healthy else 1
 
 
 def up(edge: Edge) -> int:
@@ -54,13 +57,13 @@ def up(edge: Edge) -> int:
     ready, healthy = _prepare(edge, may_install=True)
     if not healthy:
         return 1
-    code = edge.show(ready.command("preview"), stack.WORK_LIMIT_S)
+    code = _shown(edge, ready.command("preview"))
     if code:
         return code
     if not consent(edge, f"Apply this to the stack {ready.stack}?"):
         edge.say("Nothing was changed.")
         return 1
-    code = edge.show(ready.command("up", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
+    code = _shown(edge, ready.command("up", "--yes", "--skip-preview"))
     if code:
         return code
     found = stack.outputs(edge, ready.program, ready.stack)
@@ -268,6 +271,20 @@ def _registration(
     if answer.code:
         return [verify.Shown(where, "WRONG", answer.tail())]
     return [verify.Shown(where, "right", f"it holds and reaches the reranker: {answer.out.strip()}")]
+
+
+def _shown(edge: Edge, argv: Sequence[str]) -> int:
+    """Runs pulumi on the terminal. Where it fails, what the program said of the cause (components/image.py) is repeated: the last thing to read is not pulumi's log."""
+    with tempfile.TemporaryDirectory(prefix="reranker-said-") as folder:
+        said = Path(folder) / "said"
+        edge.env[SAID_FILE] = str(said)
+        try:
+            code = edge.show(argv, stack.WORK_LIMIT_S)
+        finally:
+            del edge.env[SAID_FILE]
+        if code and said.exists():
+            edge.complain(f"\nerror: {said.read_text(encoding='utf-8').strip()}")
+        return code
 
 
 def _adopt(edge: Edge, found: Daemon) -> None:
