@@ -215,10 +215,10 @@ def _unpacked(image: Published, at: Machines, mirror: str, platform: str) -> str
     unpacked = f"{image.local}-unpacked"
     recipe = (IMAGES / "Dockerfile.debian-unpacked").read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="reranker-base-") as folder:
-        # One shell: what fakeroot says of owners ends with it.
+        # One shell: what fakeroot says of owners ends with it. In a container debootstrap makes /proc a link, over which none can be mounted.
         script = (
             'debootstrap --foreign --force-check-gpg --arch="$2" --variant=minbase --include="$3" "$4" "$1/root" "$5" && '
-            'rm -rf "$1"/root/var/cache/apt/archives/partial && tar -C "$1/root" --numeric-owner -cf "$1/root.tar" .'
+            '{ [ ! -L "$1/root/proc" ] || rm "$1/root/proc"; } && mkdir -p "$1/root/proc" && tar -C "$1/root" --numeric-owner -cf "$1/root.tar" .'
         )
         architecture = platform.rpartition("/")[2]
         prefix = [] if os.geteuid() == 0 else ["fakeroot"]

@@ -29,6 +29,11 @@ class Cause:
     remedies: Mapping[Place, str]
 
 
+def _status(number: int) -> str:
+    """The number as an HTTP status: no part of a version, a size or a time."""
+    return rf"(?<![\d.=-]){number}(?![\d.]| ?[KMGT]?i?B\b| ?m?s\b)"
+
+
 _DAEMON_PROXY = "the daemon has a proxy of its own ('docker info' shows it; Docker's manual: 'Configure the daemon to use a proxy')"
 _OTHER_REGISTRY = "name another registry in imageRegistries (docs/firewall.md)"
 _MIRRORS = "packageIndex, torchIndexes, extraIndex or debianMirror"
@@ -38,7 +43,7 @@ CAUSES: dict[str, Cause] = {
     "disk": Cause(
         85,
         "the disk is full",
-        (r"no space left on device", r"ENOSPC", r"not enough free space", r"disk quota exceeded", r"os error 28\b"),
+        (r"no space left on device", r"ENOSPC", r"enough free space", r"disk quota exceeded", r"os error 28\b"),
         {
             "build": "free some on the Docker host (docker builder prune, docker image prune), or move Docker's data-root; the image needs 20 GiB",
             "daemon": "free some on the Docker host (docker builder prune, docker image prune), or move Docker's data-root",
@@ -84,7 +89,7 @@ CAUSES: dict[str, Cause] = {
     "proxy": Cause(
         81,
         "the proxy did not let it through",
-        (r"\bproxyconnect\b", r"ProxyError", r"\b407\b", r"proxy authentication required", r"tunnel (connection failed|error|unsuccessful|failed)",
+        (r"\bproxyconnect\b", r"ProxyError", _status(407), r"proxy authentication required", r"tunnel (connection failed|error|unsuccessful|failed)",
          r"(cannot|unable to) connect to proxy", r"invalid response from proxy", r"proxy CONNECT aborted", r"proxy (connect|error)", r"HTTP code 4\d\d from proxy"),
         {
             "build": "correct httpProxy and httpsProxy, put hosts that must bypass it into noProxy, or set buildNetwork to host for a proxy on the host's loopback",
@@ -94,7 +99,7 @@ CAUSES: dict[str, Cause] = {
     "rate": Cause(
         88,
         "the server has had too many requests (429)",
-        (r"toomanyrequests", r"too many requests", r"\b429\b(?! [KMG]?i?B)", r"pull rate limit"),
+        (r"toomanyrequests", r"too many requests", _status(429), r"pull rate limit"),
         {
             "build": f"wait, or set a mirror: {_MIRRORS}",
             "daemon": "wait, log in on this machine (docker login), or " + _OTHER_REGISTRY,
@@ -152,7 +157,7 @@ CAUSES: dict[str, Cause] = {
         89,
         "a package, or the pinned version of it, is not there",
         (r"no matching distribution", r"could not find a version", r"no solution found", r"unable to locate package", r"has no installation candidate",
-         r"was not found in the (package registry|provided)", r"\b404\b", r"manifest unknown", r"manifest for .* not found", r"no version of", r"no such image",
+         r"was not found in the (package registry|provided)", _status(404), r"manifest unknown", r"manifest for .* not found", r"no version of", r"no such image",
          r"there (is|are) no version"),
         {
             "build": f"a mirror lacks it: take another one ({_MIRRORS}), or correct vllmVersion, vllmPackage or torchRequirement",
