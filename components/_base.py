@@ -60,11 +60,9 @@ class Published:
 
     @property
     def local(self) -> str:
-        """Its name on the Docker host, and in the state: the same whichever registry answered."""
-        digest = registry.split(self.reference)[2]
-        return (
-            f"{REPOSITORY}:{digest.removeprefix('sha256:')[:12]}" if digest and (self.from_packages or len(self.candidates) > 1) else self.reference
-        )
+        """Its name on the Docker host, and in the state: the same whichever registry answered, and whatever the list of them is."""
+        at, _, digest = registry.split(self.reference)
+        return f"{REPOSITORY}:{digest.removeprefix('sha256:')[:12]}" if at == registry.HUB and digest else self.reference
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ BASES: list[tuple[str, Base, list[str], str]] = [
     ("source of a clone", SourceBase(version="0.32.0", context="../vllm", build_args={}),
     ["rerank:index:RerankerImage$docker:index/image:Image::image-base"],
      "vllm-cpu:0.32.0"),
-    ("registry", RegistryBase(image=Published(reference="vllm/cpu:1@sha256:0")), [], "vllm/cpu:1@sha256:0"),
+    ("registry", RegistryBase(image=Published(reference="vllm/cpu:1")), [], "vllm/cpu:1"),
+    ("registry, by digest", RegistryBase(image=PUBLISHED), [], "ragflow-reranker-base:abababababab"),
     ("archive", ArchiveBase(path=__file__, reference="vllm:1"), ["rerank:index:RerankerImage$command:local:Command::image-base"], "vllm:1"),
 ]  # fmt: skip
 
