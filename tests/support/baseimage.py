@@ -34,7 +34,7 @@ def ensure(say: Callable[[str], None] = lambda _: None) -> str:
             _have_debootstrap()
             machine = client.api.info()
             platform = "linux/" + {"x86_64": "amd64", "aarch64": "arm64"}.get(machine["Architecture"], machine["Architecture"])
-            _base.ensure(published, _base.Machines({}), platform=platform, dry=False, say=say)
+            _base.ensure(published, _base.Machines({}), platform=platform, dry=False, say=say, warn=say)
             if failure := _finished(published.local):
                 raise NoBaseImage(
                     f"no base image: {failure}; give the Docker daemon a proxy, or bring the image along: docker load, then docker tag IMAGE {TAG}"

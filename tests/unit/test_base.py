@@ -66,7 +66,7 @@ class Imagined(Machines):
 def had(image: Published, at: Machines, *, dry: bool = False) -> list[str]:
     """What was said."""
     said: list[str] = []
-    ensure(image, at, platform="linux/amd64", dry=dry, say=said.append)
+    ensure(image, at, platform="linux/amd64", dry=dry, say=said.append, warn=said.append)
     return said
 
 
