@@ -1312,7 +1312,8 @@ def small_suite(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         )
     (tmp_path / "tests/conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    (tmp_path / "setup").symlink_to(ROOT / "setup")
+    for needed in ("setup", "host"):
+        (tmp_path / needed).symlink_to(ROOT / needed)
     (tmp_path / "empty").mkdir()
 
     def run(*args: str, **env: str) -> tuple[int, str]:
