@@ -21,6 +21,7 @@ from components import (
     RerankerImage,
     SharedNetwork,
 )
+from components._base import Published
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
 from components.reranker import host_url, internal_url
@@ -272,27 +273,39 @@ def image_base(s: Settings) -> Base:
     match s.backend, s.image_strategy:
         case "mock", _:
             index = {"PACKAGE_INDEX": s.package_index} if s.package_index else {}
-            return PythonBase(reference=s.base_image, build_args={**index, **proxies(s)})
+            return PythonBase(image=base_image(s), build_args={**index, **proxies(s)})
         case "gpu", _:
-            return RegistryBase(reference=s.gpu_image)
+            return RegistryBase(image=Published(reference=s.gpu_image, key="gpuImage", registries=s.image_registries))
         case _, "wheel":
             arguments = {
-                "BASE_IMAGE": s.base_image,
                 "PACKAGE_INDEX": s.package_index,
                 "EXTRA_INDEX": s.extra_index,
+                "TORCH_INDEXES": " ".join(s.torch_indexes),
                 "VLLM_PACKAGE": s.vllm_package,
                 "VLLM_VERSION": s.vllm_version,
                 "TORCH_REQUIREMENT": s.torch_requirement,
                 "DEBIAN_MIRROR": s.debian_mirror,
                 "CA_BUNDLE": s.ca_bundle,
             }
-            return WheelBase(version=s.vllm_version, build_args={**arguments, **proxies(s)})
+            return WheelBase(version=s.vllm_version, image=base_image(s), build_args={**arguments, **proxies(s)})
         case _, "source":
             return SourceBase(version=s.vllm_version, context=s.source_context, build_args=proxies(s))
         case _, "registry":
-            return RegistryBase(reference=s.registry_image)
+            return RegistryBase(image=Published(reference=s.registry_image, key="registryImage", registries=s.image_registries))
         case _:
             return ArchiveBase(path=s.archive_path, reference=s.archive_image)
+
+
+def base_image(s: Settings) -> Published:
+    """The image under the wheel image and the mock, and the ways to it."""
+    return Published(
+        reference=s.base_image,
+        registries=s.image_registries,
+        from_packages=s.image_from_packages,
+        debian_mirror=s.debian_mirror,
+        build_network=s.build_network,
+        proxies=proxies(s),
+    )
 
 
 def image_name(s: Settings) -> str:

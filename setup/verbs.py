@@ -2,11 +2,14 @@
 
 import json
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from host import registered
+from host.causes import SAID_FILE
 from host.docker import environment
 from host.ragflow import NotFound
 from registration import handed
@@ -199,10 +202,18 @@ def main(argv: Sequence[str], edge: Edge) -> int:
 
 
 def _pulumi(edge: Edge, ready: Ready, verb: str, *flags: str) -> int:
-    """One of pulumi's verbs on the terminal. Where its last words are its own, ours come after them."""
-    code = edge.show(ready.command(verb, *flags), stack.WORK_LIMIT_S)
-    if code and (why := stack.explained(edge, ready.program, ready.stack)):
-        edge.complain(f"error: {why}")
+    """One of pulumi's verbs on the terminal. Where it fails, our own words of the cause come last: the program's (components/image.py), or what pulumi's mean."""
+    with tempfile.TemporaryDirectory(prefix="reranker-said-") as folder:
+        said = Path(folder) / "said"
+        edge.env[SAID_FILE] = str(said)
+        try:
+            code = edge.show(ready.command(verb, *flags), stack.WORK_LIMIT_S)
+        finally:
+            del edge.env[SAID_FILE]
+        if code:
+            why = said.read_text(encoding="utf-8").strip() if said.exists() else stack.explained(edge, ready.program, ready.stack)
+            if why:
+                edge.complain(f"error: {why}")
     return code
 
 

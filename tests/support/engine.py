@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from components.identity import KEPT
@@ -248,6 +250,32 @@ def free_port() -> int:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
     raise EngineError("no free port found")
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    """Address of an image registry on this machine's loopback, which Docker speaks to without TLS."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if not program:
+        pytest.skip("no image registry to run (Debian, Ubuntu: apt-get install docker-registry)")
+    address = f"127.0.0.1:{free_port()}"
+    settings = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}}, "http": {"addr": address}}
+    (folder / "registry.json").write_text(json.dumps(settings))
+    with (folder / "registry.log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(folder / "registry.json")], stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: answers(f"http://{address}/v2/"), seconds=30)
+        yield address
+    finally:
+        reap(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

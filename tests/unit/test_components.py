@@ -23,6 +23,7 @@ from components import (
     RerankerImage,
     SharedNetwork,
 )
+from components._base import Published
 from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase, file_identity
 from components.ragflow import CONNECT, DISCONNECT
 from components.reranker import host_url
@@ -148,7 +149,9 @@ def test_both_kinds_of_network_give_a_name_and_an_id(args: dict[str, Any], expec
 
 # -- image --------------------------------------------------------------------------------------------------------------
 
-WHEEL = WheelBase(version="0.32.0", build_args={"VLLM_VERSION": "0.32.0"})
+DIGEST = "sha256:" + "ab" * 32
+PUBLISHED = Published(reference=f"python:3.12@{DIGEST}", registries=("docker.io", "mirror.example/hub"))
+WHEEL = WheelBase(version="0.32.0", image=PUBLISHED, build_args={"VLLM_VERSION": "0.32.0"})
 SERVING_URNS = ["rerank:index:RerankerImage$docker:index/image:Image::image-serving", "rerank:index:RerankerImage::image"]
 BASES: list[tuple[str, Base, list[str], str]] = [
     ("wheel", WHEEL, ["rerank:index:RerankerImage$docker:index/image:Image::image-base"], "vllm-cpu:0.32.0"),
@@ -159,7 +162,8 @@ BASES: list[tuple[str, Base, list[str], str]] = [
     ("source of a clone", SourceBase(version="0.32.0", context="../vllm", build_args={}),
     ["rerank:index:RerankerImage$docker:index/image:Image::image-base"],
      "vllm-cpu:0.32.0"),
-    ("registry", RegistryBase(reference="vllm/cpu:1@sha256:0"), [], "vllm/cpu:1@sha256:0"),
+    ("registry", RegistryBase(image=Published(reference="vllm/cpu:1")), [], "vllm/cpu:1"),
+    ("registry, by digest", RegistryBase(image=PUBLISHED), [], "ragflow-reranker-base:abababababab"),
     ("archive", ArchiveBase(path=__file__, reference="vllm:1"), ["rerank:index:RerankerImage$command:local:Command::image-base"], "vllm:1"),
 ]  # fmt: skip
 
@@ -185,7 +189,7 @@ def test_the_wheel_is_built_from_our_dockerfile_with_buildkit_and_its_arguments(
     assert (build["imageName"], build["skipPush"]) == ("vllm-cpu:0.32.0", True)
     assert build["build"] == {
         "context": ".", "dockerfile": "images/Dockerfile.cpu", "builderVersion": "BuilderBuildKit",
-        "platform": "linux/amd64", "args": {"VLLM_VERSION": "0.32.0"},
+        "platform": "linux/amd64", "args": {"VLLM_VERSION": "0.32.0", "BASE_IMAGE": "ragflow-reranker-base:abababababab"},
     }  # fmt: skip
 
 
@@ -629,7 +633,7 @@ def test_the_entry_waits_for_what_it_needs() -> None:
 def test_two_instances_share_no_urn_and_no_name_of_a_thing_on_the_host() -> None:
     def stand(name: str, container: str) -> None:
         SharedNetwork(f"{name}-network", network_args(network_name=f"{container}-net"))
-        image = RerankerImage(f"{name}-image", image_args(RegistryBase(reference="vllm:1"), image_name=f"{container}:1"))
+        image = RerankerImage(f"{name}-image", image_args(RegistryBase(image=Published(reference="vllm:1")), image_name=f"{container}:1"))
         model = ModelVolume(f"{name}-model", model_args(prefix=container, image_name=image.image_name))
         Reranker(
             f"{name}-reranker",

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import plan
+from components._base import Published
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from config.settings import camel
 from host.observe import Container
@@ -46,22 +47,33 @@ def test_a_proxy_is_told_in_both_spellings_and_only_where_there_is_one() -> None
     }  # fmt: skip
 
 
+def published(reference: str, key: str, **more: Any) -> Published:
+    return Published(reference=reference, key=key, registries=tuple(DECLARED["imageRegistries"]["default"]), **more)
+
+
+def based(reference: str, **more: Any) -> Published:
+    return published(reference, "baseImage", from_packages=True, **more)
+
+
 BASES: list[tuple[dict[str, Any], Base]] = [
     (
         {"imageStrategy": "source", "httpProxy": PROXY},
         SourceBase(version="0.32.0", context="https://github.com/vllm-project/vllm.git", build_args={"HTTP_PROXY": PROXY, "http_proxy": PROXY}),
     ),
-    ({"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, RegistryBase(reference=f"vllm/cpu:1{DIGEST}")),
+    ({"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, RegistryBase(image=published(f"vllm/cpu:1{DIGEST}", "registryImage"))),
     ({"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm:1"}, ArchiveBase(path=__file__, reference="vllm:1")),
-    ({"backend": "gpu", "gpuImage": "vllm/vllm-openai:v0.33.0"}, RegistryBase(reference="vllm/vllm-openai:v0.33.0")),
-    ({"backend": "mock", "baseImage": "python:3.12"}, PythonBase(reference="python:3.12", build_args={})),
+    ({"backend": "gpu", "gpuImage": "vllm/vllm-openai:v0.33.0"}, RegistryBase(image=published("vllm/vllm-openai:v0.33.0", "gpuImage"))),
+    ({"backend": "mock", "baseImage": "python:3.12"}, PythonBase(image=based("python:3.12"), build_args={})),
     (
         {"backend": "mock", "baseImage": "python:3.12", "packageIndex": "https://pypi.example/simple", "httpProxy": PROXY},
-        PythonBase(reference="python:3.12", build_args={"PACKAGE_INDEX": "https://pypi.example/simple", "HTTP_PROXY": PROXY, "http_proxy": PROXY}),
+        PythonBase(
+            image=based("python:3.12", proxies={"HTTP_PROXY": PROXY, "http_proxy": PROXY}),
+            build_args={"PACKAGE_INDEX": "https://pypi.example/simple", "HTTP_PROXY": PROXY, "http_proxy": PROXY},
+        ),
     ),
     # what only a CPU reads leaves the others alone
-    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, PythonBase(reference="python:3.12", build_args={})),
-    ({"backend": "gpu", "imageStrategy": "source"}, RegistryBase(reference=default("gpuImage"))),
+    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, PythonBase(image=based("python:3.12"), build_args={})),
+    ({"backend": "gpu", "imageStrategy": "source"}, RegistryBase(image=published(default("gpuImage"), "gpuImage"))),
 ]
 
 
@@ -75,10 +87,13 @@ def test_every_dial_of_the_wheel_reaches_its_dockerfile() -> None:
         "baseImage": "debian:bookworm", "packageIndex": "https://pypi.example/simple",
         "extraIndex": "https://extra.example/simple", "vllmPackage": "vllm",
         "vllmVersion": "0.31.0", "torchRequirement": "torch==2.12.0+cpu", "debianMirror": "http://deb.example/debian", "httpsProxy": PROXY,
+        "torchIndexes": ["https://torch.example/cpu", "https://other.example/cpu"], "imageFromPackages": False, "buildNetwork": "host",
     }  # fmt: skip
     base = plan.image_base(a_settings(**wanted))
-    assert base == WheelBase(version="0.31.0", build_args={
-        "BASE_IMAGE": "debian:bookworm", "PACKAGE_INDEX": "https://pypi.example/simple",
+    proxies = {"HTTPS_PROXY": PROXY, "https_proxy": PROXY}
+    image = published("debian:bookworm", "baseImage", debian_mirror="http://deb.example/debian", build_network="host", proxies=proxies)
+    assert base == WheelBase(version="0.31.0", image=image, build_args={
+        "TORCH_INDEXES": "https://torch.example/cpu https://other.example/cpu", "PACKAGE_INDEX": "https://pypi.example/simple",
         "EXTRA_INDEX": "https://extra.example/simple", "VLLM_PACKAGE": "vllm",
         "VLLM_VERSION": "0.31.0", "TORCH_REQUIREMENT": "torch==2.12.0+cpu", "DEBIAN_MIRROR": "http://deb.example/debian", "CA_BUNDLE": "",
         "HTTPS_PROXY": PROXY, "https_proxy": PROXY,
