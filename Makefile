@@ -1,10 +1,10 @@
-# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, TIERS and BENCH.
+# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, BUNDLE, PLATFORM, TIERS and BENCH.
 PYTHON ?= python3
-export STACK YES TIERS BENCH
+export STACK YES BUNDLE PLATFORM TIERS BENCH
 
-.PHONY: help up preview down setup verify test demo demo-down lint bench docker-stop
+.PHONY: help up preview down bundle setup verify test demo demo-down lint bench docker-stop
 help:
 	@$(PYTHON) -m setup
 
-up preview down setup verify test demo demo-down lint bench docker-stop:
+up preview down bundle setup verify test demo demo-down lint bench docker-stop:
 	@$(PYTHON) -m setup $@

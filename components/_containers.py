@@ -3,6 +3,8 @@
 import shlex
 from collections.abc import Mapping, Sequence
 
+from host.bundled import MODEL
+
 PORT = 8000
 USER = "2000:2000"
 KEY_DIRECTORY = "/run/reranker"
@@ -25,11 +27,23 @@ def run_argv(
     ]  # fmt: skip
 
 
-def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = "") -> str:
-    """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own."""
+def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = "", bundled: Sequence[str] = ()) -> str:
+    """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own.
+
+    `bundled` runs in its place where this run of pulumi has a bundle, and reads the model's tar out of it.
+    """
     stale = shlex.join(["docker", "ps", "-aq", "--filter", f"name=^/{name}$", "--filter", f"label={owner_label}"])
     redirect = f" < {shlex.quote(stdin)}" if stdin else ""
-    return f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null\nexec {shlex.join(argv)}{redirect}'
+    # The environment alone says so: the script, and with it the state, is the same with a bundle and without.
+    feed = f"""
+if [ -n "${{{MODEL}:-}}" ]; then
+  from=${{{MODEL}%% *}}; rest=${{{MODEL}#* }}
+  tail -c "+$((from + 1))" "${{rest#* }}" | head -c "${{rest%% *}}" | {shlex.join(bundled)}
+  exit
+fi"""
+    return (
+        f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null{feed if bundled else ""}\nexec {shlex.join(argv)}{redirect}'
+    )
 
 
 def populate_arguments(

@@ -53,7 +53,14 @@ class PythonBase:
     build_args: Mapping[str, str]
 
 
-Base = WheelBase | SourceBase | RegistryBase | ArchiveBase | PythonBase
+@dataclass(frozen=True, kw_only=True)
+class BundledBase:
+    """A finished image that a bundle brought to the Docker host, by a tag that no other content gets: nothing is fetched."""
+
+    reference: str
+
+
+Base = WheelBase | SourceBase | RegistryBase | ArchiveBase | PythonBase | BundledBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,7 @@ class RerankerImage(pulumi.ComponentResource):
                 tag = f"vllm-cpu:{version}"
                 script = source_script(tag, f"{context}#v{version}", args.platform, args.build_network, build_args)
                 return tag, self._commanded(name, args, script, [context, version])
-            case RegistryBase(reference=reference) | PythonBase(reference=reference):
+            case RegistryBase(reference=reference) | PythonBase(reference=reference) | BundledBase(reference=reference):
                 return reference, reference
             case ArchiveBase(path=path, reference=reference):
                 return reference, self._commanded(name, args, archive_script(path, reference), [file_identity(path)])

@@ -1,10 +1,11 @@
 """The Docker host as it is right now, read before anything is declared: what the program adopts, finds or refuses. Reads only."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from host import labels
+from host import bundled, labels
 from host.docker import Docker, DockerError, NoDocker, Run, environment
 
 
@@ -41,7 +42,10 @@ class Container:
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """Facts of one Docker host. `endpoint` is its address as docker.Provider wants it; `volumes` maps a volume's name to its labels; memory in bytes."""
+    """Facts of one Docker host. `endpoint` is its address as docker.Provider wants it; `volumes` maps a volume's name to its labels; memory in bytes.
+
+    `bundled`: tags of the images that bundles brought, the newest first.
+    """
 
     cpus: int
     memory: int
@@ -51,6 +55,7 @@ class Host:
     networks: Mapping[str, Network] = field(default_factory=dict)
     containers: tuple[Container, ...] = ()
     volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    bundled: tuple[str, ...] = ()
 
     @property
     def platform(self) -> str:
@@ -71,6 +76,9 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
     networks = ask.look("network", ask("network", "ls", "-q", "--no-trunc").split())
     containers = ask.look("container", ask("container", "ls", "-aq", "--no-trunc").split())
     volumes = ask.look("volume", ask("volume", "ls", "-q", "--filter", f"label={labels.OWNER}").split())
+    brought = ask("image", "ls", "--filter", "reference=*:bundle-*", "--format", "{{.Repository}}:{{.Tag}}").split()
+    # What this run's own bundle holds comes between its preview and its up.
+    coming = [os.environ[bundled.IMAGE]] if os.environ.get(bundled.IMAGE) else []
     return Host(
         cpus=info["NCPU"],
         memory=info["MemTotal"],
@@ -81,6 +89,7 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
         networks={item["Name"]: Network(name=item["Name"], id=item["Id"], driver=item["Driver"], labels=item["Labels"] or {}) for item in networks},
         containers=tuple(read_container(item) for item in containers),
         volumes={item["Name"]: item["Labels"] or {} for item in volumes},
+        bundled=(*coming, *brought),
     )
 
 

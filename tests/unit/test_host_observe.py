@@ -36,6 +36,7 @@ ANSWERS = {
     "container inspect c1 c2": json.dumps(CONTAINERS),
     "volume ls -q --filter label=io.ragflow-reranker.owner": "ragflow-vllm-reranker-key\nbare\n",
     "volume inspect ragflow-vllm-reranker-key bare": json.dumps(VOLUMES),
+    "image ls --filter reference=*:bundle-* --format {{.Repository}}:{{.Tag}}": "",
     "context inspect --format {{.Endpoints.docker.Host}}": "unix:///home/me/.docker/run/docker.sock\n",
 }
 
