@@ -34,7 +34,7 @@ class Writer:
     def part(self, name: str, fill: Callable[[Callable[[bytes], None]], object]) -> str:
         """Adds a part: `fill` gets a function that takes its next piece. Returns its SHA-256 in hex."""
         start, size, digest = self._out.tell(), 0, hashlib.sha256()
-        self._out.write(bytes(tarfile.BLOCKSIZE))
+        self._out.write(_header(name, 0))
 
         def take(piece: bytes) -> None:
             nonlocal size
@@ -75,13 +75,10 @@ class Writer:
 
 
 def _header(name: str, size: int) -> bytes:
-    """One block: GNU's form has room for sizes above 8 GiB."""
+    """In GNU's form, which has room for sizes above 8 GiB: as long for any size."""
     info = tarfile.TarInfo(name)
     info.size = size
-    header = info.tobuf(tarfile.GNU_FORMAT)
-    if len(header) != tarfile.BLOCKSIZE:
-        raise ValueError(f"{name}: too long for a part's name")
-    return header
+    return info.tobuf(tarfile.GNU_FORMAT)
 
 
 @dataclass(frozen=True)

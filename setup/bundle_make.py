@@ -332,7 +332,7 @@ def _packed(m: Making) -> dict[str, Any]:
         raise Refusal(f"pulumi could not open a state of its own in {backend}: {chosen.tail(5)}; remove that folder and run this again")
     # A killed run leaves its lock, and nobody else uses this state.
     m.edge.run([*pulumi_, "cancel", "--yes", *asked], ASK_LIMIT_S)
-    if m.edge.show([*pulumi_, "up", "--yes", "--skip-preview", "--refresh", *asked], stack.WORK_LIMIT_S):
+    if m.edge.show([*pulumi_, "up", "--yes", "--skip-preview", "--refresh", "--stack", m.stack], stack.WORK_LIMIT_S):
         raise Refusal("image and model could not be made, see above; what was fetched so far is kept: mend it and run make bundle again")
     answer = m.edge.run([*pulumi_, "stack", "output", "--json", *asked], ASK_LIMIT_S)
     try:
