@@ -1,6 +1,6 @@
-# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, BUNDLE, PLATFORM, TIERS and BENCH.
+# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, BUNDLE, PLATFORM, PYTHONS, TIERS and BENCH.
 PYTHON ?= python3
-export STACK YES BUNDLE PLATFORM TIERS BENCH
+export STACK YES BUNDLE PLATFORM PYTHONS TIERS BENCH
 
 .PHONY: help up preview down bundle setup verify test demo demo-down lint bench docker-stop
 help:

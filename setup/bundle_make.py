@@ -160,7 +160,7 @@ def _wheels(m: Making, folder: Path) -> list[str]:
     """Fills `folder` with what requirements.lock pins, for each Python that all of it is there for; returns those."""
     tags = [f"{glibc}_{WHEEL_MACHINES[m.machine]}" for glibc in GLIBCS]
     served, last = [], ""
-    for version in PYTHONS:
+    for version in m.edge.env.get("PYTHONS", "").replace(",", " ").split() or PYTHONS:
         m.edge.say(f"Wheels for Python {version} …")
         argv = [
             str(m.python), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--require-hashes", "--no-deps", "--only-binary=:all:",

@@ -15,6 +15,7 @@ from setup.bundle_file import BundleFile
 from setup.bundle_make import watch
 from setup.daemon import Daemon
 from setup.edge import GIB, Edge, Refusal
+from setup.stack import chosen
 
 ASK_LIMIT_S = 60
 LOAD_LIMIT_S = 4 * 3600
@@ -100,8 +101,13 @@ class Brought:
 
     @property
     def _again(self) -> str:
-        commit = self.manifest.get("commit")
-        return f"{f'git checkout {commit[:10]} (and its stack file), or ' if commit else ''}run make bundle again from this commit and stack"
+        """What makes bundle and checkout fit: the bundle's stack, its commit, or another bundle."""
+        ways, commit = [], str(self.manifest.get("commit", ""))
+        if self.manifest["stack"] != chosen(self.edge):
+            ways.append(f"choose STACK={self.manifest['stack']}, which it was made for")
+        if commit:
+            ways.append(f"git checkout {commit[:10]} (and the stack file of then)")
+        return ", or ".join([*ways, "run make bundle again from this commit and stack"])
 
     def load(self, found: Daemon) -> None:
         """Puts the image on the stack's Docker host under its tag, unless it is there."""
