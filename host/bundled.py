@@ -26,11 +26,12 @@ def pins(values: Mapping[str, Any], root: Path) -> dict[str, str]:
     """What the image of a stack is of: those keys of `values` (names as in Pulumi.yaml), and the files under `root` that it is made with, by SHA-256."""
     kind = values["imageStrategy"] if values["backend"] == "cpu" else values["backend"]
     found = {key: _text(values[key]) for key in ("backend", *KEYS[kind])}
-    files = {
-        "wheel": ["images/Dockerfile.cpu", f"images/constraints-{values['vllmVersion']}.txt"],
-        "mock": ["images/mock.lock"],
-    }.get(kind, [])
-    for name in ("images/Dockerfile.serving", *files):
+    files = ["images/Dockerfile.serving"]
+    if kind == "wheel":
+        files += ["images/Dockerfile.cpu", f"images/constraints-{values['vllmVersion']}.txt"]
+    if kind == "mock":
+        files += ["images/mock.lock"]
+    for name in files:
         if (root / name).is_file():
             found[name] = hashlib.sha256((root / name).read_bytes()).hexdigest()
     return found

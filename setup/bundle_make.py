@@ -109,6 +109,7 @@ def make(m: Making) -> Path:
                 writer.file(f"{folder}/{path.name}", path)
         if volume:
             writer.part("model.tar", lambda take: _run(m, [*m.docker, *_inside(image, volume), MODEL_TAR], take))
+        edge.say(f"Saving the image, {size / GIB:.1f} GiB: Docker lays it out before the first byte comes …")
         writer.part("image.tar", lambda take: _run(m, [*m.docker, "save", reference], take))
         seal = writer.finish(
             {

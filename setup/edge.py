@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,19 +122,21 @@ class Edge:
                 if process.stdout and take:
                     while piece := process.stdout.read(PIECE):
                         take(piece)
+                # Where it stops reading, its exit code says why.
                 if process.stdin:
-                    try:
+                    with suppress(BrokenPipeError):
                         for piece in feed:
                             process.stdin.write(piece)
+                    with suppress(BrokenPipeError):
                         process.stdin.close()
-                    except BrokenPipeError:
-                        pass
                 code = process.wait()
             finally:
                 clock.cancel()
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
+                if process.stdout:
+                    process.stdout.close()
             if late.is_set():
                 return Result(124, err=f"no end within {timeout:g} s")
             for handle in (out, err):

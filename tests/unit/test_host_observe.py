@@ -177,3 +177,10 @@ def test_the_real_runner_is_the_default(tmp_path: Any, monkeypatch: pytest.Monke
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostError, match="not on PATH"):
         observe("")
+
+
+def test_the_images_of_bundles_are_seen_and_the_one_that_comes_with_this_run_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "ragflow-vllm-reranker:bundle-1-1\nanother:bundle-2-2\n"
+    assert observe("", run=Client(image_ls=listed)).bundled == ("ragflow-vllm-reranker:bundle-1-1", "another:bundle-2-2")
+    monkeypatch.setenv("RERANKER_BUNDLE_IMAGE", "ragflow-vllm-reranker:bundle-3-3")
+    assert observe("", run=Client(image_ls=listed)).bundled[0] == "ragflow-vllm-reranker:bundle-3-3"
