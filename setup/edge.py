@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -174,8 +175,12 @@ class Edge:
 
     def fetch(self, url: str, target: Path, timeout: float) -> None:
         """Downloads `url` into `target`; `timeout` is seconds without a byte. Raises OSError."""
-        with urllib.request.urlopen(url, timeout=timeout) as answer, target.open("wb") as out:
-            shutil.copyfileobj(answer, out)
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as answer, target.open("wb") as out:
+                shutil.copyfileobj(answer, out)
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            raise
 
     def free_gib(self, path: str) -> float | None:
         """Free space of the file system under `path` in GiB; None where the path is not on this machine."""

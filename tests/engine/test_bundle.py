@@ -121,10 +121,9 @@ def test_one_command_brings_a_stack_up_where_no_network_is_and_nothing_needs_the
     after = yaml.safe_load((checkout / "stacks/Pulumi.boxed.yaml").read_text())
     assert after["config"].keys() == yaml.safe_load(before)["config"].keys()
     assert not list((checkout / "state").glob("bundle*"))
-    for words in ([], [f"BUNDLE={made.file}"]):
-        again = cut_off.make(checkout, "preview", "STACK=boxed", *words)
-        assert UNCHANGED.search(again.stdout), again.stdout
-        assert "the image stands on what a bundle brought" in again.stdout
+    again = cut_off.make(checkout, "preview", "STACK=boxed")
+    assert UNCHANGED.search(again.stdout), again.stdout
+    assert "the image stands on what a bundle brought" in again.stdout
     down = cut_off.make(checkout, "down", "STACK=boxed", "YES=1")
     assert down.returncode == 0, down.stdout
     assert not cut_off.docker("ps", "-aq", "--filter", f"name={TOKEN}")
@@ -132,7 +131,6 @@ def test_one_command_brings_a_stack_up_where_no_network_is_and_nothing_needs_the
     once_more = cut_off.make(checkout, "up", "STACK=boxed", "YES=1")
     assert once_more.returncode == 0, once_more.stdout
     assert "is already here" in once_more.stdout
-    assert cut_off.make(checkout, "down", "STACK=boxed", "YES=1").returncode == 0
 
 
 @pytest.mark.skipif(not sshd.PROGRAM, reason="no sshd on this machine (Debian, Ubuntu: apt-get install openssh-server)")
