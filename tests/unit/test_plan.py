@@ -89,7 +89,7 @@ def test_the_image_of_a_bundle_for_other_settings_is_left_alone_and_the_way_it_g
 
 
 @pytest.mark.parametrize(("key", "value"), [("packageIndex", "https://mirror.example/simple"), ("httpsProxy", "http://proxy:3128"), ("cpus", 4)])
-def test_the_way_an_image_is_fetched_is_no_part_of_what_it_is(key: str, value: object) -> None:
+def test_the_way_an_image_is_fetched_is_no_part_of_what_it_is(key: str, value: Any) -> None:
     assert plan.image_pins(a_settings(**{key: value})) == plan.image_pins(a_settings())
 
 
