@@ -138,7 +138,7 @@ def test_a_host_without_a_network_is_served_from_a_bundle_over_ssh(cut_off: cuto
     keys = tmp_path / "ssh"
     keys.mkdir()
     with sshd.serving(keys, inside=cut_off.inside) as server:
-        checkout = cloned(made, tmp_path / "clone", dockerHost=server.address, containerName=f"{TOKEN}-far")
+        checkout = cloned(made, tmp_path / "clone", dockerHost=server.address, containerName=f"{TOKEN}-far", networkName=f"{TOKEN}-far", hostPort=0)
         path = f"{server.programs}{os.pathsep}{cut_off.path()}"
         up = cut_off.make(checkout, "up", "STACK=boxed", "YES=1", f"BUNDLE={made.file}", PATH=path)
         assert up.returncode == 0, up.stdout
