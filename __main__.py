@@ -1,5 +1,7 @@
 """The stack: settings -> deployment, host -> plan -> components -> outputs."""
 
+import dataclasses
+import os
 import signal
 import sys
 
@@ -11,7 +13,7 @@ from config import fits
 from config.read import read_settings
 from config.settings import Settings, SettingsError
 from deployment import read
-from host import neighbours, ports, registered
+from host import bundled, neighbours, ports, registered
 from host.external import ExternalArgs, ExternalError, verify
 from host.observe import Host, HostError, observe, publishes_here
 from host.ragflow import NotFound
@@ -51,6 +53,8 @@ def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
         pulumi.log.warn(sentence)
     if held and held.note:
         pulumi.log.info(held.note)
+    for sentence in planned.notes:
+        pulumi.log.info(sentence)
     identity = Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
     opts = pulumi.ResourceOptions(providers=[provider(host, identity.written)])
 
@@ -75,11 +79,25 @@ def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
     )
 
 
+def packed(s: Settings) -> dict[str, pulumi.Input[object]]:
+    """What make bundle packs: image and model, made on this machine's Docker under names of their own."""
+    s = dataclasses.replace(s, docker_host="", container_name=f"{s.container_name}-bundle", ragflow_mode="none")
+    host = dataclasses.replace(observe(s.docker_host), bundled=())
+    deployment, kept = read()
+    planned = plan(s, host, deployment)
+    identity = Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
+    opts = pulumi.ResourceOptions(providers=[provider(host, identity.written)])
+    image = RerankerImage("image", planned.image(), opts)
+    model = ModelVolume("model", planned.model(image), opts) if planned.has_model and s.model_source in ("hub", "modelscope") else None
+    return {"image": image.image_name, "volume": model.mount_source if model else ""}
+
+
 # The engine interrupts the program when a step failed: a traceback of that would bury the step's own sentence.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 try:
     settings = read_settings()
-    for name, value in (external if settings.backend == "external" else deployed)(settings).items():
+    run = packed if os.environ.get(bundled.PACK) else external if settings.backend == "external" else deployed
+    for name, value in run(settings).items():
         pulumi.export(name, value)
 except (SettingsError, HostError, NotFound, NotRegistrable, ExternalError) as refusal:
     pulumi.log.error(str(refusal))

@@ -1,5 +1,6 @@
 """Settings + host + deployment -> the arguments of every component, and the outputs. Nothing here waits, asks or declares: a value that only the engine knows comes in and goes out as it is."""
 
+import dataclasses
 import json
 import shlex
 from collections.abc import Mapping, Sequence
@@ -22,11 +23,12 @@ from components import (
     SharedNetwork,
 )
 from components._base import Published
-from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
+from components.image import ArchiveBase, Base, BundledBase, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
 from components.reranker import host_url, internal_url
-from config.settings import Settings
-from host import labels, ragflow, registered
+from config.rules import ROOT
+from config.settings import SECRETS, Settings, camel
+from host import bundled, labels, ragflow, registered
 from host.docker import environment
 from host.neighbours import Names
 from host.observe import Container, Host, Network
@@ -37,6 +39,11 @@ from serving.launch import options
 from serving.options import ServiceOptions
 
 NO_RAGFLOW = "no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers"
+BROUGHT = "the image stands on what a bundle brought ({tag}) and is not built over the network; to build it: docker image rm {tag} on the Docker host"
+OTHER_PINS = (
+    "a bundle's image is on this Docker host ({tag}), but it is of another version than this stack's: the image is built over the network; without one, "
+    "run make bundle from this commit elsewhere and make up with that BUNDLE"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +72,19 @@ class Plan:
 
     @property
     def warnings(self) -> list[str]:
-        return [NO_RAGFLOW] if self.settings.ragflow_mode == "attach" and not self.ragflows else []
+        said = [NO_RAGFLOW] if self.settings.ragflow_mode == "attach" and not self.ragflows else []
+        if not self.brought and (other := bundled.stale(self.host.bundled, self.settings.container_name, "")):
+            said.append(OTHER_PINS.format(tag=other[0]))
+        return said
+
+    @property
+    def notes(self) -> list[str]:
+        return [BROUGHT.format(tag=self.brought)] if self.brought else []
+
+    @property
+    def brought(self) -> str:
+        """Tag of the image on the host that a bundle brought for these settings, or ''."""
+        return bundled.fitting(self.host.bundled, self.settings.container_name, image_pins(self.settings))
 
     @property
     def has_model(self) -> bool:
@@ -97,7 +116,7 @@ class Plan:
     def image(self) -> ImageArgs:
         s = self.settings
         return ImageArgs(
-            base=image_base(s),
+            base=BundledBase(reference=self.brought) if self.brought else image_base(s),
             image_name=image_name(s),
             platform=self.host.platform,
             build_network=s.build_network,
@@ -306,6 +325,11 @@ def base_image(s: Settings) -> Published:
         build_network=s.build_network,
         proxies=proxies(s),
     )
+
+
+def image_pins(s: Settings) -> dict[str, str]:
+    """What the image of these settings is of, however it comes."""
+    return bundled.pins({camel(item.name): getattr(s, item.name) for item in dataclasses.fields(s) if item.name not in SECRETS}, ROOT)
 
 
 def image_name(s: Settings) -> str:

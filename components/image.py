@@ -56,7 +56,14 @@ class PythonBase:
     build_args: Mapping[str, str]
 
 
-Base = WheelBase | SourceBase | RegistryBase | ArchiveBase | PythonBase
+@dataclass(frozen=True, kw_only=True)
+class BundledBase:
+    """A finished image that a bundle brought to the Docker host, by a tag that no other content gets: nothing is fetched."""
+
+    reference: str
+
+
+Base = WheelBase | SourceBase | RegistryBase | ArchiveBase | PythonBase | BundledBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,6 +128,8 @@ class RerankerImage(pulumi.ComponentResource):
                 return tag, self._commanded(name, args, script, [context, version])
             case RegistryBase(image=image) | PythonBase(image=image):
                 return image.local, image.local
+            case BundledBase(reference=reference):
+                return reference, reference
             case ArchiveBase(path=path, reference=reference):
                 return reference, self._commanded(name, args, archive_script(path, reference), [file_identity(path)])
 

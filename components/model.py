@@ -96,20 +96,34 @@ class ModelVolume(pulumi.ComponentResource):
         )
         archive = str(Path(args.path).expanduser()) if args.source == "archive" else ""
 
+        fetches = args.source in ("hub", "modelscope")
+
         def script(image: str) -> str:
-            argv = _containers.run_argv(
-                name=container,
-                image=image,
-                owner_label=owner_label,
-                network=args.network if args.source in ("hub", "modelscope") else "none",
-                mounts=[mount],
-                environment=args.proxies,
-                arguments=arguments,
+            def argv(arguments: Sequence[str], network: str) -> list[str]:
+                return _containers.run_argv(
+                    name=container,
+                    image=image,
+                    owner_label=owner_label,
+                    network=network,
+                    mounts=[mount],
+                    environment=args.proxies,
+                    arguments=arguments,
+                )
+
+            from_tar = _containers.populate_arguments(
+                source="archive", repo=args.repo, revision=args.revision, mirrors=(), endpoint="", token_hosts=(), target=target
             )
             lacking = (
                 f"modelPath: if {args.path} is not on the Docker host, set it to the directory there that holds the model" if not generation else ""
             )
-            return _containers.one_off(argv, name=container, owner_label=owner_label, stdin=archive, not_started=lacking)
+            return _containers.one_off(
+                argv(arguments, args.network if fetches else "none"),
+                name=container,
+                owner_label=owner_label,
+                stdin=archive,
+                not_started=lacking,
+                bundled=argv(from_tar, "none") if fetches else (),
+            )
 
         populate = command.local.Command(
             f"{name}-populate",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from host import facts
+from host import bundled, facts
 from host.docker import Docker, DockerError, NoDocker, Run, environment
 from host.endpoint import Endpoint, Unreached, endpoint_of, remedy
 from host.facts import Facts
@@ -68,7 +68,7 @@ class Container:
 @dataclass(frozen=True, kw_only=True)
 class Host(Facts):
     """One Docker host: the daemon's facts, and what is on it. `endpoint` is its address and `certificates` the folder of its TLS material ('' without TLS), as
-    docker.Provider wants them; `volumes` maps a volume's name to its labels.
+    docker.Provider wants them; `volumes` maps a volume's name to its labels; `bundled`: tags of the images that bundles brought, the newest first.
     """
 
     endpoint: str = ""
@@ -76,6 +76,7 @@ class Host(Facts):
     networks: Mapping[str, Network] = field(default_factory=dict)
     containers: tuple[Container, ...] = ()
     volumes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    bundled: tuple[str, ...] = ()
 
     @property
     def platform(self) -> str:
@@ -105,6 +106,9 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
     networks = ask.look("network", ask("network", "ls", "-q", "--no-trunc").split())
     containers = ask.look("container", ask("container", "ls", "-aq", "--no-trunc").split())
     volumes = ask.look("volume", ask("volume", "ls", "-q").split())
+    brought = ask("image", "ls", "--filter", "reference=*:bundle-*", "--format", "{{.Repository}}:{{.Tag}}").split()
+    # What this run's own bundle holds comes between its preview and its up.
+    coming = [os.environ[bundled.IMAGE]] if os.environ.get(bundled.IMAGE) else []
     return Host(
         **_fields(with_disk(said, at)),
         endpoint=at.host,
@@ -112,6 +116,7 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
         networks=read_networks(networks),
         containers=tuple(read_container(item) for item in containers),
         volumes={item["Name"]: item["Labels"] or {} for item in volumes},
+        bundled=(*coming, *brought),
     )
 
 

@@ -40,6 +40,13 @@ class Daemon:
         return Endpoint(self.host).local
 
     @property
+    def program(self) -> list[str]:
+        """The docker program for this daemon, as argv begins."""
+        at = ["--host", self.host] if self.host else []
+        files = {"--tlscacert": "ca.pem", "--tlscert": "cert.pem", "--tlskey": "key.pem"} if self.certificates else {}
+        return ["docker", *at, *(["--tlsverify"] if files else []), *(f"{flag}={self.certificates}/{name}" for flag, name in files.items())]
+
+    @property
     def facts(self) -> facts.Facts:
         """What it says of itself."""
         return facts.read(self.info, self.version, now=datetime.now(timezone.utc))

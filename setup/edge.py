@@ -5,13 +5,18 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 GIB = 1024**3
+PIECE = 1 << 20
 
 
 class Refusal(Exception):
@@ -88,6 +93,57 @@ class Edge:
             raise
         return Result(process.returncode, out, err)
 
+    def stream(self, argv: Sequence[str], timeout: float, *, feed: Iterable[bytes] = (), take: Callable[[bytes], object] | None = None) -> Result:
+        """Runs a program to its end, its standard input fed piece by piece, its output handed to `take` piece by piece (else captured as run does).
+
+        It never holds more than a piece of either. Where the program stops reading, the rest is not fed; `timeout` in seconds ends it.
+        """
+        with tempfile.TemporaryFile() as err, tempfile.TemporaryFile() as out:
+            try:
+                process = subprocess.Popen(
+                    argv,
+                    cwd=self.root,
+                    env=self.env,
+                    stdin=subprocess.DEVNULL if take else subprocess.PIPE,
+                    stdout=subprocess.PIPE if take else out,
+                    stderr=err,
+                    start_new_session=True,
+                )
+            except OSError as failure:
+                return Result(127, err=f"{argv[0]}: {failure.strerror}")
+            late = threading.Event()
+
+            def end() -> None:
+                late.set()
+                os.killpg(process.pid, signal.SIGKILL)
+
+            clock = threading.Timer(timeout, end)
+            clock.start()
+            try:
+                if process.stdout and take:
+                    while piece := process.stdout.read(PIECE):
+                        take(piece)
+                # Where it stops reading, its exit code says why.
+                if process.stdin:
+                    with suppress(BrokenPipeError):
+                        for piece in feed:
+                            process.stdin.write(piece)
+                    with suppress(BrokenPipeError):
+                        process.stdin.close()
+                code = process.wait()
+            finally:
+                clock.cancel()
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                if process.stdout:
+                    process.stdout.close()
+            if late.is_set():
+                return Result(124, err=f"no end within {timeout:g} s")
+            for handle in (out, err):
+                handle.seek(0)
+            return Result(code, out.read().decode(errors="replace"), err.read().decode(errors="replace"))
+
     def show(self, argv: Sequence[str], timeout: float) -> int:
         """Runs a program on the user's terminal and returns its exit code; 124 when `timeout` (seconds) ended it."""
         with subprocess.Popen(argv, cwd=self.root, env=self.env) as process:
@@ -119,8 +175,12 @@ class Edge:
 
     def fetch(self, url: str, target: Path, timeout: float) -> None:
         """Downloads `url` into `target`; `timeout` is seconds without a byte. Raises OSError."""
-        with urllib.request.urlopen(url, timeout=timeout) as answer, target.open("wb") as out:
-            shutil.copyfileobj(answer, out)
+        try:
+            with urllib.request.urlopen(url, timeout=timeout) as answer, target.open("wb") as out:
+                shutil.copyfileobj(answer, out)
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            raise
 
     def free_gib(self, path: str) -> float | None:
         """Free space of the file system under `path` in GiB; None where the path is not on this machine."""

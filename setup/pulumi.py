@@ -121,7 +121,7 @@ def _ensure_program(edge: Edge, python: Path) -> str:
     if not why:
         return _use(edge, target / "bin")
     tried.append(Try("download by Pulumi's Automation API", why))
-    name = f"pulumi-v{version}-{platform.system().lower()}-{_machine('x64')}.tar.gz"
+    name = program_file(version, platform.system().lower(), _machine("x64"))
     raise Refusal(
         "there is no Pulumi program that serves, and none could be installed. Tried:\n" + "\n".join(map(str, tried)) + f"\n{told(why)}"
         "Ways around it, then run this again:\n"
@@ -133,12 +133,17 @@ def _ensure_program(edge: Edge, python: Path) -> str:
 
 
 def _ensure_plugins(edge: Edge, program: str) -> None:
-    server = edge.env.get("PULUMI_PLUGIN_SERVER", "")
+    server, folder = edge.env.get("PULUMI_PLUGIN_SERVER", ""), edge.env.get("PULUMI_PLUGIN_FOLDER", "")
     tried: list[Try] = []
     lost: list[tuple[str, str]] = []
     for name, version in missing_plugins(edge, program):
         edge.say(f"Installing Pulumi's plugin {name} {version} …")
-        argv = [program, "plugin", "install", "resource", name, version, *(["--server", server] if server else [])]
+        argv = [program, "plugin", "install", "resource", name, version]
+        local = Path(folder) / plugin_file(name, version, platform.system().lower(), _machine("amd64"))
+        if folder and local.is_file():
+            argv += ["--file", str(local)]
+        elif server:
+            argv += ["--server", server]
         answer = edge.run(argv, INSTALL_LIMIT_S)
         if answer.code:
             lost.append((name, version))
@@ -149,20 +154,31 @@ def _ensure_plugins(edge: Edge, program: str) -> None:
             ]
     if not tried:
         return
-    files = {name: f"pulumi-resource-{name}-v{version}-{platform.system().lower()}-{_machine('amd64')}.tar.gz" for name, version in lost}
+    files = {name: plugin_file(name, version, platform.system().lower(), _machine("amd64")) for name, version in lost}
     raise Refusal(
         f"Pulumi's resource plugin {' and '.join(f'{name} {version}' for name, version in lost)} could not be installed. Tried:\n"
         + "\n".join(map(str, tried))
         + f"\n{told(chr(10).join(one.failure for one in tried))}"
         "Ways around it, then run this again:\n"
         f"  - PATH: put {' and '.join(f'pulumi-resource-{name}' for name, _ in lost)} on it\n"
-        "  - a local archive, fetched elsewhere:\n"
-        + "".join(f"      {program} plugin install resource {name} {version} --file /path/{files[name]}\n" for name, version in lost)
+        "  - local archives, fetched elsewhere: PULUMI_PLUGIN_FOLDER=/path, a folder with "
+        + " and ".join(files.values())
+        + "\n"
         + "  - a mirror's address: PULUMI_PLUGIN_SERVER=https://mirror/path, a folder with "
         + " and ".join(files.values())
         + "\n"
         "  - a proxy: HTTPS_PROXY=http://proxy:port, with SSL_CERT_FILE=/path/ca.pem where it has its own CA"
     )
+
+
+def program_file(version: str, system: str, machine: str) -> str:
+    """Name of the program's release archive; machine is x64 or arm64."""
+    return f"pulumi-v{version}-{system}-{machine}.tar.gz"
+
+
+def plugin_file(name: str, version: str, system: str, machine: str) -> str:
+    """Name of a plugin's release archive; machine is amd64 or arm64."""
+    return f"pulumi-resource-{name}-v{version}-{system}-{machine}.tar.gz"
 
 
 def _cause(answer: Result) -> str:

@@ -88,6 +88,16 @@ def setting(edge: Edge, program: str, name: str, key: str) -> str:
     return answer.out.strip()
 
 
+def settings(edge: Edge, program: str, name: str) -> dict[str, str]:
+    """Every plain configuration value of this project as the engine sees it, Pulumi.yaml's defaults included; lists as JSON."""
+    answer = edge.run([program, "config", "--json", "--stack", name, "--non-interactive"], ASK_LIMIT_S)
+    try:
+        found = json.loads(answer.out)
+        return {key.split(":", 1)[1]: str(entry.get("value", "")) for key, entry in found.items() if not entry.get("secret")}
+    except (ValueError, KeyError, AttributeError, IndexError):
+        raise Refusal(f"pulumi could not read the configuration of the stack {name}: {answer.tail(5)}") from None
+
+
 def outputs(edge: Edge, program: str, name: str) -> dict[str, Any]:
     """The stack's outputs, secrets masked by Pulumi."""
     answer = edge.run([program, "stack", "output", "--json", "--stack", name, "--non-interactive"], ASK_LIMIT_S)

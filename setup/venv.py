@@ -48,6 +48,13 @@ def ensure(edge: Edge, lock: str) -> Path:
     return python
 
 
+def current(edge: Edge, lock: str = RUNTIME_LOCK) -> bool:
+    """Whether .venv stands and was made from this lock as it is."""
+    folder = edge.root / ".venv"
+    digest = hashlib.sha256((edge.root / lock).read_bytes()).hexdigest()
+    return (folder / "bin" / "python").exists() and _read(folder / ".locks.json").get(lock) == digest
+
+
 def pins(root: Path, lock: str = RUNTIME_LOCK) -> dict[str, str]:
     """Name -> version of every package that a lock file pins."""
     rows = [line.split(" ", 1)[0].split("==") for line in (root / lock).read_text().splitlines() if line[:1].isalnum() and "==" in line]

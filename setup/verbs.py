@@ -4,6 +4,7 @@ import json
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from host.causes import SAID_FILE
 from host.docker import environment
 from host.ragflow import NotFound
 from registration import handed
-from setup import daemon, fit, preflight, pulumi, stack, tiers, venv, verify
+from setup import bundle_make, bundle_use, daemon, fit, preflight, pulumi, stack, tiers, venv, verify
+from setup.bundle_use import Brought
 from setup.daemon import Daemon
 from setup.edge import Edge, Refusal, consent
 
@@ -33,6 +35,7 @@ class Ready:
 
     program: str
     stack: str
+    host: Daemon
 
     def command(self, verb: str, *flags: str) -> list[str]:
         return [self.program, verb, "--stack", self.stack, *flags]
@@ -40,21 +43,27 @@ class Ready:
 
 def setup(edge: Edge) -> int:
     """make setup: all that plain pulumi needs, and what the host has."""
-    ready, _ = _prepare(edge, may_install=False)
+    brought = bundle_use.given(edge)
+    ready, healthy = _prepare(edge, may_install=False, brought=brought)
+    if brought and not healthy:
+        return 1
+    if brought:
+        brought.load(ready.host)
     edge.say("\nReady. Plain pulumi works too:\n" + "\n".join(f"  {line}" for line in [*edge.exports, f"pulumi up --stack {ready.stack}"]))
     return 0
 
 
 def preview(edge: Edge) -> int:
     """make preview: what `make up` would change."""
-    ready, healthy = _prepare(edge, may_install=False)
+    ready, healthy = _prepare(edge, may_install=False, brought=bundle_use.given(edge))
     return _pulumi(edge, ready, "preview") if healthy else 1
 
 
 def up(edge: Edge) -> int:
     """make up: preview, ask, apply, say what to do in RAGFlow, and verify it from inside."""
     _need_somebody(edge, "make up", "make preview")
-    ready, healthy = _prepare(edge, may_install=True)
+    brought = bundle_use.given(edge)
+    ready, healthy = _prepare(edge, may_install=True, brought=brought)
     if not healthy:
         return 1
     code = _pulumi(edge, ready, "preview")
@@ -63,10 +72,14 @@ def up(edge: Edge) -> int:
     if not consent(edge, f"Apply this to the stack {ready.stack}?"):
         edge.say("Nothing was changed.")
         return 1
+    if brought:
+        brought.load(ready.host)
     code = _pulumi(edge, ready, "up", "--yes", "--skip-preview")
     if code:
         return code
     found = stack.outputs(edge, ready.program, ready.stack)
+    if brought:
+        brought.tidy(ready.host, str(found.get("containerName", "")))
     edge.say("\n" + stack.render(found))
     again = f"make verify{'' if ready.stack == stack.DEFAULT else f' STACK={ready.stack}'}"
     try:
@@ -87,7 +100,7 @@ def down(edge: Edge) -> int:
     """make down: preview, ask, destroy, and say what stays."""
     _need_somebody(edge, "make down", "pulumi destroy --preview-only")
     # What a host cannot run can still be removed from it.
-    ready, healthy = _prepare(edge, may_install=False, judge=False)
+    ready, healthy = _prepare(edge, may_install=False, tools=bundle_use.given(edge), judge=False)
     if not healthy:
         return 1
     code = _pulumi(edge, ready, "destroy", "--preview-only")
@@ -102,6 +115,22 @@ def down(edge: Edge) -> int:
     return code
 
 
+def bundle(edge: Edge) -> int:
+    """make bundle: all that `make up BUNDLE=file` needs on a machine without a network, in one file."""
+    name = stack.chosen(edge)
+    python = venv.ensure(edge, venv.RUNTIME_LOCK)
+    program = pulumi.ensure(edge, python)
+    stack.ensure_passphrase(edge, name)
+    stack.select(edge, program, name)
+    settings = stack.settings(edge, program, name)
+    if settings["backend"] == "external":
+        raise Refusal(f"STACK={name}: backend external deploys nothing, so there is nothing to bundle; choose a stack with another backend")
+    found = daemon.ensure(edge)
+    target = bundle_make.platform_of(edge, found)
+    bundle_make.make(bundle_make.Making(edge, program, python, name, settings, target, found.program, edge.root / "state" / "bundle"))
+    return 0
+
+
 def check(edge: Edge) -> int:
     """make verify: a rerank from inside each RAGFlow container and from the host, whether it came out right, and what of RAGFlow's calls fits."""
     name = stack.chosen(edge)
@@ -111,7 +140,7 @@ def check(edge: Edge) -> int:
     found = stack.outputs(edge, program, name)
     if not found.get("internalUrl"):
         raise Refusal(f"the stack {name} has nothing to verify: it is not up; run make up first")
-    return 0 if _verify(edge, Ready(program, name), found) else 1
+    return 0 if _verify(edge, Ready(program, name, Daemon("ready")), found) else 1
 
 
 def test(edge: Edge) -> int:
@@ -172,6 +201,7 @@ VERBS: dict[str, Callable[[Edge], int]] = {
     "up": up,
     "preview": preview,
     "down": down,
+    "bundle": bundle,
     "setup": setup,
     "verify": check,
     "test": test,
@@ -187,9 +217,8 @@ def main(argv: Sequence[str], edge: Edge) -> int:
     """Runs one verb; returns its exit code: pulumi's or pytest's own, 1 for a refusal, 2 for no such verb."""
     if len(argv) != 1 or argv[0] not in VERBS:
         lines = [verb.__doc__.splitlines()[0] for verb in VERBS.values() if verb.__doc__]
-        usage = f"usage: make [VERB] [STACK=laptop] [YES=1] [TAKE_OVER=deployment] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]\n  " + "\n  ".join(
-            lines
-        )
+        options = f"[STACK=laptop] [YES=1] [TAKE_OVER=deployment] [BUNDLE=file] [PLATFORM=linux/amd64] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]"
+        usage = f"usage: make [VERB] {options}\n  " + "\n  ".join(lines)
         (edge.complain if argv else edge.say)(usage)
         return 2 if argv else 0
     try:
@@ -217,21 +246,32 @@ def _pulumi(edge: Edge, ready: Ready, verb: str, *flags: str) -> int:
     return code
 
 
-def _prepare(edge: Edge, *, may_install: bool, judge: bool = True) -> tuple[Ready, bool]:
-    """The stack with everything under it, and whether the host can carry it; without `judge`, whether its daemon answers."""
+def _prepare(
+    edge: Edge, *, may_install: bool, brought: Brought | None = None, tools: Brought | None = None, judge: bool = True
+) -> tuple[Ready, bool]:
+    """The stack with everything under it, and whether the host can carry it; without `judge`, whether its daemon answers.
+
+    `brought`: a bundle to deploy from; `tools`: one to take only the programs of.
+    """
     name = stack.chosen(edge)
-    python = venv.ensure(edge, venv.RUNTIME_LOCK)
-    program = pulumi.ensure(edge, python)
+    holds = brought or tools
+    with holds.at_hand() if holds else nullcontext():
+        python = venv.ensure(edge, venv.RUNTIME_LOCK)
+        program = pulumi.ensure(edge, python)
     stack.ensure_passphrase(edge, name)
     stack.select(edge, program, name)
-    ready = Ready(program, name)
     if stack.setting(edge, program, name, "backend") == "external":
-        return ready, True  # nothing is deployed, so no Docker is needed
+        if brought:
+            raise Refusal(f"STACK={name}: backend external deploys nothing, so a bundle has nothing for it; leave BUNDLE away")
+        return Ready(program, name, Daemon("ready")), True  # nothing is deployed, so no Docker is needed
     host = stack.setting(edge, program, name, "dockerHost")
     found = daemon.ensure(edge, host) if may_install else daemon.look(edge, host)
     table = preflight.rows(edge, found)
     edge.say(f"The host of {name}:\n{preflight.render(table)}")
-    return ready, all(row.level != "fail" for row in table) if judge else found.state == "ready"
+    healthy = all(row.level != "fail" for row in table) if judge else found.state == "ready"
+    if brought and healthy:
+        brought.fit(stack.settings(edge, program, name), found)
+    return Ready(program, name, found), healthy
 
 
 def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:

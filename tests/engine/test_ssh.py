@@ -2,52 +2,26 @@
 
 import getpass
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.engine.test_deployed import model_names
-from tests.support.engine import Project, free_port, standin, wait_until
-
-SSHD = shutil.which("sshd") or shutil.which("sshd", path="/usr/sbin")
+from tests.support import sshd
+from tests.support.engine import Project, standin
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """Address of the sshd, and a folder for PATH whose ssh knows its keys: ssh reads ~/.ssh of the account, whatever HOME says."""
-    if not SSHD:
+    """Address of the sshd, and a folder for PATH whose ssh knows its keys."""
+    if not sshd.PROGRAM:
         pytest.skip("no sshd on this machine (Debian, Ubuntu: apt-get install openssh-server)")
-    for key in ("host", "user"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / key], check=True, timeout=60)
-    port = free_port()
-    (tmp_path / "sshd_config").write_text(
-        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {tmp_path}/host\nAuthorizedKeysFile {tmp_path}/user.pub\nStrictModes no\n"
-        f"UsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\nPidFile {tmp_path}/pid\n"
-    )
-    public = " ".join((tmp_path / "host.pub").read_text().split()[:2])
-    (tmp_path / "known").write_text(f"[127.0.0.1]:{port} {public}\n")
-    (tmp_path / "ssh_config").write_text(f"IdentityFile {tmp_path}/user\nIdentitiesOnly yes\nUserKnownHostsFile {tmp_path}/known\nBatchMode yes\n")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path}/ssh_config "$@"\n')
-    (programs / "ssh").chmod(0o755)
-    if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)
-    daemon = subprocess.Popen([SSHD, "-D", "-E", tmp_path / "log", "-f", tmp_path / "sshd_config"])
-    try:
-        address = f"{getpass.getuser()}@127.0.0.1"
-        asked = [str(programs / "ssh"), "-p", str(port), address, "true"]
-        wait_until(lambda: subprocess.run(asked, check=False, timeout=30, capture_output=True).returncode == 0, seconds=30)
-        yield f"ssh://{address}:{port}", programs
+    with sshd.serving(tmp_path) as served:
+        yield served.address, served.programs
         # Nothing reached the daemon by the socket of this machine instead.
-        assert "Accepted publickey" in (tmp_path / "log").read_text()
-    finally:
-        daemon.terminate()
-        daemon.wait(timeout=30)
+        assert served.entered
 
 
 def test_a_stack_over_ssh_comes_up_with_an_empty_second_preview_and_goes_away(

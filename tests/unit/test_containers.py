@@ -153,6 +153,17 @@ def test_a_one_off_reads_a_file_with_any_name_where_it_is_told_to(shell: Shell, 
     assert done.stdout == "the tar"
 
 
+def test_a_one_off_reads_the_model_out_of_a_bundle_in_a_run_that_has_one_and_is_itself_otherwise(shell: Shell, tmp_path: Path) -> None:
+    bundle = tmp_path / "it's a bundle.tar"
+    bundle.write_bytes(b"before" + b"the model" + b"after")
+    shell.stand_in("docker", '[ "$1" = ps ] && exit 0; echo "$@"; cat; exit 7')
+    script = _containers.one_off(["docker", "from hub"], name="c", owner_label=OWNER, bundled=["docker", "from tar"])
+    with_it = shell.run(script, stdin="hf_token\n", RERANKER_BUNDLE_MODEL=f"6 9 {bundle}")
+    assert (with_it.returncode, with_it.stdout) == (7, "from tar\nthe model")
+    without = shell.run(script, stdin="hf_token\n")
+    assert (without.returncode, without.stdout) == (7, "from hub\nhf_token\n")
+
+
 # -- wait_script --------------------------------------------------------------------------------------------------------
 
 INSPECT = called(

@@ -45,6 +45,7 @@ ANSWERS = {
     "context inspect --format {{json .}}": json.dumps(
         {"Name": "desktop", "Endpoints": {"docker": {"Host": "unix:///home/me/.docker/run/docker.sock"}}}
     ),
+    "image ls --filter reference=*:bundle-* --format {{.Repository}}:{{.Tag}}": "",
 }
 
 
@@ -265,3 +266,10 @@ def test_a_port_is_this_machines_where_the_daemon_has_its_name_or_is_desktops() 
     assert publishes_here(Host(**here, name="docker-desktop", system="Docker Desktop"))
     assert not publishes_here(Host(**here, name="another"))
     assert not publishes_here(Host(**{**here, "endpoint": "tcp://nas:2375"}, name=platform.node()))
+
+
+def test_the_images_of_bundles_are_seen_and_the_one_that_comes_with_this_run_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "ragflow-vllm-reranker:bundle-1-1\nanother:bundle-2-2\n"
+    assert observe("", run=Client(image_ls=listed)).bundled == ("ragflow-vllm-reranker:bundle-1-1", "another:bundle-2-2")
+    monkeypatch.setenv("RERANKER_BUNDLE_IMAGE", "ragflow-vllm-reranker:bundle-3-3")
+    assert observe("", run=Client(image_ls=listed)).bundled[0] == "ragflow-vllm-reranker:bundle-3-3"

@@ -13,8 +13,9 @@ import yaml
 
 import plan
 from components._base import Published
-from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
+from components.image import ArchiveBase, Base, BundledBase, PythonBase, RegistryBase, SourceBase, WheelBase
 from config.settings import camel
+from host import bundled
 from host.observe import Container
 from host.ragflow import NotFound
 from registration.entry import Entry, Place
@@ -80,6 +81,29 @@ BASES: list[tuple[dict[str, Any], Base]] = [
 @pytest.mark.parametrize(("overrides", "base"), BASES)
 def test_backend_and_strategy_choose_the_image_below_the_serving_layer(overrides: dict[str, Any], base: Base) -> None:
     assert plan.image_base(a_settings(**overrides)) == base
+
+
+def test_the_image_that_a_bundle_brought_for_these_settings_is_taken_and_said() -> None:
+    settings = a_settings()
+    tag = bundled.tag(settings.container_name, plan.image_pins(settings), "c0ffee" * 10)
+    found = plan.plan(settings, a_host(bundled=("another:bundle-1-1", tag)), a_deployment())
+    assert found.image().base == BundledBase(reference=tag)
+    assert [tag in sentence for sentence in found.notes] == [True]
+    elsewhere = plan.plan(dataclasses.replace(settings, container_name="another"), a_host(bundled=(tag,)), a_deployment())
+    assert (elsewhere.image().base, elsewhere.notes) == (plan.image_base(settings), [])
+
+
+def test_the_image_of_a_bundle_for_other_settings_is_left_alone_and_the_way_it_goes_is_said() -> None:
+    settings = a_settings(ragflowMode="none")
+    tag = bundled.tag(settings.container_name, {**plan.image_pins(settings), "vllmVersion": "0.31.0"}, "c0ffee" * 10)
+    found = plan.plan(settings, a_host(bundled=(tag,)), a_deployment())
+    assert found.image().base == plan.image_base(settings)
+    assert found.warnings == [plan.OTHER_PINS.format(tag=tag)]
+
+
+@pytest.mark.parametrize(("key", "value"), [("packageIndex", "https://mirror.example/simple"), ("httpsProxy", "http://proxy:3128"), ("cpus", 4)])
+def test_the_way_an_image_is_fetched_is_no_part_of_what_it_is(key: str, value: Any) -> None:
+    assert plan.image_pins(a_settings(**{key: value})) == plan.image_pins(a_settings())
 
 
 def test_every_dial_of_the_wheel_reaches_its_dockerfile() -> None:
