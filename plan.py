@@ -23,7 +23,7 @@ from components import (
 )
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
-from components.reranker import internal_url
+from components.reranker import host_url, internal_url
 from config.settings import Settings
 from host import labels, ragflow, registered
 from host.docker import environment
@@ -39,13 +39,17 @@ NO_RAGFLOW = "no RAGFlow container on this host: start RAGFlow and run pulumi up
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A stack on its host. `ragflows`: RAGFlow's containers; `network_name`: the network that they and the reranker share; `owner`: whose all of it is."""
+    """A stack on its host. `ragflows`: RAGFlow's containers; `network_name`: the network that they and the reranker share; `owner`: whose all of it is.
+
+    `hosted`: RAGFlow is left alone in the host's own network, and calls the published port.
+    """
 
     settings: Settings
     host: Host
     owner: str
     ragflows: Sequence[Container]
     network_name: str
+    hosted: bool = False
 
     @property
     def attached(self) -> Sequence[Container]:
@@ -76,6 +80,8 @@ class Plan:
         if self.settings.ragflow_mode == "join" and seen is None:
             said = f"ragflowNetwork: no network {self.network_name!r} on this host; start RAGFlow first, 'docker network ls' shows the names"
             raise ragflow.NotFound(said)
+        if seen and seen.ambiguous:
+            raise ragflow.NotFound(f"ragflowNetwork: {seen.ambiguous}")  # read off RAGFlow's container: one that is named was refused before
         return NetworkArgs(
             network_name=self.network_name,
             adopt=seen is not None and not labels.owned(seen.labels, self.owner),
@@ -120,12 +126,12 @@ class Plan:
         )
 
     def reranker(self, image: RerankerImage, network: SharedNetwork, model: ModelVolume | None) -> RerankerArgs:
-        s = self.settings
+        s, lacking = self.settings, self.host.lacking  # config/fits.py has refused these where they are not to be left out
         return RerankerArgs(
             container_name=s.container_name,
             image_name=image.image_name,
             image_id=image.image_id,
-            arguments=arguments(s),
+            arguments=arguments(s, unlimited="cpu" in lacking),
             network_name=network.network_name,
             network_id=network.network_id,
             model_mount_type=model.mount_type if model else "",
@@ -138,8 +144,9 @@ class Plan:
             key_generation=self._generation(f"{s.container_name}-key"),
             bind_address=s.bind_address,
             host_port=s.host_port,
-            cpus=s.cpus,
-            memory_mib=s.memory_gib * 1024,
+            cpus=0 if "cpu" in lacking else s.cpus,
+            memory_mib=0 if "memory" in lacking else s.memory_gib * 1024,
+            swaps="swap" in lacking,
             shm_mib=s.shm_gib * 1024,
             gpus=s.gpu_count if s.backend == "gpu" else 0,
             restart=s.restart_policy,
@@ -161,7 +168,7 @@ class Plan:
         return Entry(
             instance=s.container_name,
             model=s.model_slug,
-            base_url=internal_url(s.container_name),
+            base_url=host_url(s.bind_address, s.host_port) if self.hosted else internal_url(s.container_name),
             max_tokens=s.max_model_len,
             api_key=s.api_key,
             default=s.ragflow_default == "tenant",
@@ -180,7 +187,7 @@ class Plan:
             container=place.container,
             instance=entry.instance,
             model=entry.model,
-            base_url=reranker.internal_url,
+            base_url=self.base_url(reranker),
             max_tokens=entry.max_tokens,
             default=self.settings.ragflow_default,
             found=held.found,
@@ -189,6 +196,10 @@ class Plan:
             needs=[reranker.healthy, attachment],
             environment=self.reach,
         )
+
+    def base_url(self, reranker: Reranker) -> pulumi.Output[str]:
+        """Where RAGFlow calls it."""
+        return reranker.host_url if self.hosted else reranker.internal_url
 
     def compose_override(self) -> str:
         """What attaches RAGFlow for good; empty where the reranker joins its network instead."""
@@ -205,13 +216,21 @@ class Plan:
 
 def plan(settings: Settings, host: Host, owner: str) -> Plan:
     """Raises ragflow.NotFound where RAGFlow's containers, or their network, are not where the settings say."""
-    s, ragflows = settings, []
-    if s.ragflow_mode != "none":
-        ragflows = ragflow.find(host.containers, named=s.ragflow_containers, own=s.container_name)
+    s, found = settings, ragflow.find(host.containers, named=settings.ragflow_containers, own=settings.container_name)
+    ragflows = [] if s.ragflow_mode == "none" else found
+    hosted = ragflow.in_host_network(found)
+    if s.ragflow_mode == "attach" or (s.ragflow_mode == "join" and hosted):
+        ragflow.require_networks(ragflows, host.containers, host_url=host_url(s.bind_address, s.host_port))
+    hosted = hosted and s.ragflow_mode == "none"
+    if hosted and s.ragflow_url and not s.host_port:
+        raise ragflow.NotFound(
+            f"hostPort: 0 leaves RAGFlow's container {found[0].name!r} no way to the reranker, for it runs in the host's network (network_mode: host); set hostPort "
+            "to a free port, such as 8123"
+        )
     name = s.network_name
     if s.ragflow_mode == "join":
         name = s.ragflow_network or ragflow.own_network(ragflows, shared=s.network_name)
-    return Plan(settings=s, host=host, owner=owner, ragflows=ragflows, network_name=name)
+    return Plan(settings=s, host=host, owner=owner, ragflows=ragflows, network_name=name, hosted=hosted)
 
 
 def proxies(s: Settings) -> dict[str, str]:
@@ -253,8 +272,8 @@ def image_name(s: Settings) -> str:
     return f"{s.container_name.lower()}:{s.backend}"
 
 
-def arguments(s: Settings) -> list[str]:
-    """argv of the reranker's container after the entry point."""
+def arguments(s: Settings, *, unlimited: bool = False) -> list[str]:
+    """argv of the reranker's container after the entry point. `unlimited`: no limit on CPUs holds it, so its threads must."""
     names = (s.model_slug,)  # the one that RAGFlow lists; web/api.py knows it in other spellings
     if s.backend == "mock":
         return ["mock", *dials.argv(dials.take(ServiceOptions, s, served_model_names=names, model=""))]
@@ -266,6 +285,7 @@ def arguments(s: Settings) -> list[str]:
         model=model_target(s),
         unverified=s.model_source == "directory",
         extra=s.vllm_extra_args,
+        **({"threads": s.threads or s.cpus} if unlimited and s.backend == "cpu" else {}),
         **({} if s.backend == "gpu" else {"gpu_count": 0, "gpu_memory_utilization_percent": 0}),
     )
     return ["launch", *options.written(launched)]
@@ -302,14 +322,18 @@ def verify_commands(s: Settings, *, attached: Sequence[str], base_url: str, host
     return commands + ([f"{call} {host_url}/rerank"] if host_url else [])
 
 
-def outputs(s: Settings, *, model: str, model_id: pulumi.Input[str] = "", **seen: pulumi.Input[Any]) -> dict[str, pulumi.Input[Any]]:
-    """The documented outputs (docs/outputs.md), the same names for every backend. `seen`: what the components gave; what is not given is empty."""
+def outputs(
+    s: Settings, *, model: str, model_id: pulumi.Input[str] = "", called: pulumi.Input[str] | None = None, **seen: pulumi.Input[Any]
+) -> dict[str, pulumi.Input[Any]]:
+    """The documented outputs (docs/outputs.md), the same names for every backend. `seen`: what the components gave; what is not given is empty. `called`: RAGFlow's
+    base URL where it is not internalUrl.
+    """
     empty: dict[str, pulumi.Input[Any]] = {"networkName": "", "containerName": "", "imageDigest": "", "attachedContainers": [], "composeOverride": ""}
     found = {**empty, **seen, "modelName": model}
     base_url, host_url, attached = found["internalUrl"], found["hostUrl"], found["attachedContainers"]
     return {
         **found,
-        "ragflow": pulumi.Output.all(base_url, model_id).apply(lambda known: ragflow_form(s, str(known[0]), model, str(known[1]))),
+        "ragflow": pulumi.Output.all(called or base_url, model_id).apply(lambda known: ragflow_form(s, str(known[0]), model, str(known[1]))),
         "verify": pulumi.Output.all(attached, base_url, host_url).apply(
             lambda known: verify_commands(s, attached=known[0], base_url=known[1], host_url=known[2], model=model)
         ),

@@ -15,6 +15,7 @@ from host import labels
 class RerankerArgs:
     """One reranker. `arguments` is the argv after the image's entry point, without the key file; memory and shm in MiB.
 
+    `cpus` and `memory_mib` 0: that limit is left out; `swaps`: swap is not limited, for the host cannot do that.
     `model_mount_source` None: no model (the mock); the container waits for `model_populated`. `api_key` None: none is asked of callers. `generation`, `cache_generation`,
     `key_generation`: incarnations of container and volumes (labels.generation); `network_id`: the network the container was started on; another one replaces it. `environment` reaches the stack's Docker host.
     """
@@ -38,6 +39,7 @@ class RerankerArgs:
     cpus: int
     memory_mib: int
     shm_mib: int
+    swaps: bool = False
     gpus: int = 0
     restart: str
     log_max_mib: int
@@ -78,6 +80,7 @@ class Reranker(pulumi.ComponentResource):
             volume, key_id = self._key(name, args, args.api_key)
             mounts.append(docker.ContainerMountArgs(type="volume", source=volume, target=_containers.KEY_DIRECTORY, read_only=True))
 
+        unlimited = ",".join(what for what, there in {"cpus": args.cpus, "memory": args.memory_mib, "swap": not args.swaps}.items() if not there)
         container = docker.Container(
             f"{name}-container",
             name=args.container_name,
@@ -89,14 +92,16 @@ class Reranker(pulumi.ComponentResource):
                 docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=args.network_id),
                 docker.ContainerLabelArgs(label=labels.KEY_ID, value=key_id),
                 docker.ContainerLabelArgs(label=labels.GENERATION, value=args.generation),
+                # Docker takes no limit away from a container that runs: a label makes that a new container.
+                *([docker.ContainerLabelArgs(label=labels.UNLIMITED, value=unlimited)] if unlimited else []),
             ],
             networks_advanced=[docker.ContainerNetworksAdvancedArgs(name=args.network_name, gw_priority=0)],
             ports=[docker.ContainerPortArgs(internal=_containers.PORT, external=args.host_port, ip=args.bind_address)] if args.host_port else [],
             mounts=mounts,
             # As the provider reads it back: "2" would be a replacement in every preview.
-            cpus=f"{args.cpus}.0",
-            memory=args.memory_mib,
-            memory_swap=args.memory_mib,
+            cpus=f"{args.cpus}.0" if args.cpus else None,
+            memory=args.memory_mib or None,
+            memory_swap=(-1 if args.swaps else args.memory_mib) if args.memory_mib else None,
             shm_size=args.shm_mib,
             device_requests=[docker.ContainerDeviceRequestArgs(driver="nvidia", count=args.gpus, capabilities=["gpu"])] if args.gpus else [],
             user=_containers.USER,

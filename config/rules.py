@@ -176,6 +176,7 @@ RULES: list[tuple[str, Rule]] = [
     ("cpus", between(1, 1024, "CPUs")),
     ("memory_gib", between(1, 4096, "GiB")),
     ("shm_gib", between(1, 1024, "GiB")),
+    ("missing_limits", one_of("refuse", "omit")),
     ("restart_policy", one_of("no", "on-failure", "unless-stopped", "always")),
     ("health_timeout_seconds", between(10, 7200, "seconds")),
     ("log_max_mib", between(1, 1024, "MiB")),

@@ -59,6 +59,7 @@ class Settings(ServiceDials, LaunchDials, GpuDials):
     cpus: int
     memory_gib: int
     shm_gib: int
+    missing_limits: str
     vllm_extra_args: tuple[str, ...]
     restart_policy: str
     health_timeout_seconds: int

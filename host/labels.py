@@ -8,6 +8,7 @@ OWNER = "io.ragflow-reranker.owner"
 GENERATION = "io.ragflow-reranker.generation"
 NETWORK_ID = "io.ragflow-reranker.network"
 KEY_ID = "io.ragflow-reranker.key"
+UNLIMITED = "io.ragflow-reranker.unlimited"
 
 
 def owner(project: str, stack: str) -> str:

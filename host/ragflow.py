@@ -52,6 +52,36 @@ def find(containers: Iterable[Container], *, named: Sequence[str], own: str) -> 
     return sorted(chosen, key=lambda container: container.name)
 
 
+def require_networks(found: Sequence[Container], everyone: Iterable[Container], *, host_url: str) -> None:
+    """Raises NotFound for a container of RAGFlow that Docker puts on no further network. `everyone`: all containers of the host; `host_url`: the reranker's there."""
+    apart = [container for container in found if container.network_mode in ("host", "none") or container.network_mode.startswith("container:")]
+    for container in apart:
+        others = [item.name for item in found if item not in apart]
+        beside = f"; or name only the others in ragflowContainers ({', '.join(others)})" if others else ""
+        if container.network_mode == "host":
+            by = f"enter {host_url} as base URL in RAGFlow" if host_url else "set hostPort to a free port, such as 8123, which RAGFlow calls then"
+            raise NotFound(
+                f"ragflowMode: RAGFlow's container {container.name!r} runs in the host's network (network_mode: host), and Docker puts such a one on no other; set "
+                f"ragflowMode to none, and {by} (the output hostUrl){beside}"
+            )
+        if container.network_mode == "none":
+            raise NotFound(
+                f"ragflowMode: RAGFlow's container {container.name!r} has no network (network_mode: none), and Docker gives it none; start it with one, or set "
+                f"ragflowMode to none{beside}"
+            )
+        number = container.network_mode.partition(":")[2]
+        lender = next((item.name for item in everyone if number and (item.id.startswith(number) or item.name == number)), number[:12])
+        raise NotFound(
+            f"ragflowContainers: RAGFlow's container {container.name!r} uses the network of the container {lender!r} (network_mode: container), and has none of its "
+            f"own; name that one in ragflowContainers"
+        )
+
+
+def in_host_network(found: Sequence[Container]) -> bool:
+    """Whether RAGFlow calls from the host's own network, where no container's name is known."""
+    return bool(found) and all(container.network_mode == "host" for container in found)
+
+
 def own_network(found: Sequence[Container], *, shared: str) -> str:
     """RAGFlow's own network, read off its containers; `shared` is ours and does not count. Raises NotFound."""
     candidates = sorted({network for container in found for network in container.networks} - {shared, "bridge", "host", "none"})

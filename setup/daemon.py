@@ -5,10 +5,13 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from setup.edge import Edge, Refusal, consent
+from host import facts
+from host.endpoint import Endpoint, Unreached, endpoint_of, remedy_of
+from setup.edge import Edge, Refusal, Result, consent
 
 SOCKET = "unix:///var/run/docker.sock"
 PACKAGES = ("docker.io", "iptables")
@@ -19,43 +22,69 @@ START_LIMIT_S = 60
 
 @dataclass(frozen=True)
 class Daemon:
-    """What `docker info` said of the daemon at `host` (empty: this machine's own); `info` is its answer, empty unless ready."""
+    """What `docker info` and `docker version` said of the daemon at `host` (empty: this machine's own): `info` and `version`, empty unless ready. `certificates`: the
+    folder of its TLS material, '' without TLS. `cure`: what to do, where that is known already.
+    """
 
     state: Literal["ready", "no-cli", "denied", "down"]
     host: str = ""
     detail: str = ""
     info: Mapping[str, Any] = field(default_factory=dict)
+    version: Mapping[str, Any] = field(default_factory=dict)
+    certificates: str = ""
+    cure: str = ""
 
     @property
     def local(self) -> bool:
         """Whether the daemon's file system is this machine's."""
-        return self.host == "" or self.host.startswith("unix://")
+        return Endpoint(self.host).local
+
+    @property
+    def facts(self) -> facts.Facts:
+        """What it says of itself."""
+        return facts.read(self.info, self.version, now=datetime.now(timezone.utc))
 
 
 def look(edge: Edge, host: str = "") -> Daemon:
-    """Asks the daemon at `host`, else at DOCKER_HOST, else the one that the docker program's context names."""
-    host = host or edge.env.get("DOCKER_HOST", "")
+    """Asks the daemon at `host`, else the one that the docker program is set to: by DOCKER_HOST, by DOCKER_CONTEXT or by the context in use."""
     if not edge.which("docker"):
-        return Daemon("no-cli", host, "no docker program on PATH")
-    if not host:
-        host = _context(edge)
-    answer = edge.run(["docker", *(["--host", host] if host else []), "info", "--format", "{{json .}}"], ASK_LIMIT_S)
+        return Daemon("no-cli", host or edge.env.get("DOCKER_HOST", ""), "no docker program on PATH")
     try:
-        info = json.loads(answer.out)
-    except ValueError:
-        info = {}
-    if answer.code == 0 and isinstance(info, dict) and info.get("ServerVersion"):
-        return Daemon("ready", host, info=info)
+        at = _endpoint(edge, host)
+    except Unreached as error:
+        what, _, cure = str(error).partition("; ")
+        return Daemon("down", host, what, cure=cure)
+    # --host for the stack's own alone: with a context's address in it the docker program would forget the context's certificates.
+    docker = ["docker", *(["--host", host] if host else [])]
+    answer = edge.run([*docker, "info", "--format", "{{json .}}"], ASK_LIMIT_S)
+    info = _json(answer)
+    if answer.code == 0 and (info.get("ServerVersion") or "host" in info):
+        return Daemon(
+            "ready",
+            at.host,
+            info=info,
+            version=_json(edge.run([*docker, "version", "--format", "{{json .}}"], ASK_LIMIT_S)),
+            certificates=at.certificates,
+        )
     # docker 20.10 exits 0 and lists what the server said
-    detail = "; ".join(info.get("ServerErrors") or []) if isinstance(info, dict) else ""
-    detail = detail or answer.tail()
-    return Daemon("denied" if "permission denied" in detail.lower() else "down", host, detail)
+    detail = "; ".join(info.get("ServerErrors") or []) or answer.tail()
+    return Daemon("denied" if "permission denied" in detail.lower() else "down", at.host, detail, cure=remedy_of(detail))
+
+
+def address(edge: Edge, host: str) -> str:
+    """Address of the daemon at `host`, else of the one that the docker program is set to; empty for this machine's usual socket."""
+    try:
+        return _endpoint(edge, host).host
+    except Unreached:
+        return ""
 
 
 def remedy(edge: Edge, found: Daemon) -> str:
     """What a person does about a daemon that is not ready; empty where it is."""
     if found.state == "ready":
         return ""
+    if found.cure:
+        return found.cure
     where = f" at {found.host}" if found.host else ""
     if found.state == "denied" and found.local:
         return "join the docker group: sudo usermod -aG docker $USER, then log in again"
@@ -148,11 +177,22 @@ def _start(edge: Edge, host: str) -> Daemon:
     return found
 
 
-def _context(edge: Edge) -> str:
-    """Address of the docker program's context where it is not the usual socket (Docker Desktop, rootless), as only that program reads contexts."""
-    answer = edge.run(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], ASK_LIMIT_S)
-    host = answer.out.strip()
-    return "" if answer.code or host == SOCKET else host
+def _endpoint(edge: Edge, host: str) -> Endpoint:
+    """Where the docker program finds the daemon, as only that program reads contexts; the usual socket is ''. Raises Unreached."""
+    known = host or edge.env.get("DOCKER_HOST", "")
+    if known and not known.startswith("tcp://"):
+        return Endpoint(known)
+    found = _json(edge.run(["docker", *(["--host", host] if host else []), "context", "inspect", "--format", "{{json .}}"], ASK_LIMIT_S))
+    at = endpoint_of(found, edge.env) if found else Endpoint(known)
+    return Endpoint("") if at.host == SOCKET else at
+
+
+def _json(answer: Result) -> dict[str, Any]:
+    try:
+        found = json.loads(answer.out)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _files(edge: Edge) -> tuple[Path, Path]:

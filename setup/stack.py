@@ -3,6 +3,8 @@
 import json
 import os
 import secrets
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ ASK_LIMIT_S = 120
 DEFAULT = "laptop"
 # an image build and a model download on a slow line lie inside
 WORK_LIMIT_S = 12 * 3600
+_BACKUP = "put your copy of it back (the machine and user that made the stack have it); where there is none: docs/configuration.md, A lost passphrase"
 # the output `ragflow` as RAGFlow's form names its fields
 FORM = {
     "factory": "Provider",
@@ -38,19 +41,30 @@ def chosen(edge: Edge) -> str:
     return name
 
 
-def ensure_passphrase(edge: Edge) -> None:
-    """Exports the passphrase of the stack's secrets: the user's own setting, else a private file, made once and never overwritten."""
-    if "PULUMI_CONFIG_PASSPHRASE" in edge.env or "PULUMI_CONFIG_PASSPHRASE_FILE" in edge.env:
+def ensure_passphrase(edge: Edge, name: str) -> None:
+    """Exports the passphrase of the stack's secrets: the user's own setting, else a private file, made once and never overwritten. Refusal where it is lost."""
+    if "PULUMI_CONFIG_PASSPHRASE" in edge.env:
+        return
+    if "PULUMI_CONFIG_PASSPHRASE_FILE" in edge.env:
+        own = edge.env["PULUMI_CONFIG_PASSPHRASE_FILE"]
+        if own and not _readable(edge.root / own):
+            raise Refusal(f"PULUMI_CONFIG_PASSPHRASE_FILE: {own} is not there, or not yours to read; {_BACKUP}")
         return
     path = Path(edge.env.get("XDG_CONFIG_HOME") or edge.home / ".config") / "ragflow-reranker" / "passphrase"
-    if not path.parent.exists():
-        path.parent.mkdir(parents=True)
-        path.parent.chmod(0o700)
+    if "encryptionsalt:" in _file(edge, name).read_text() and not path.exists():
+        raise Refusal(f"{path} is gone, and the secrets of the stack {name} were made with the passphrase in it; {_BACKUP}")
     try:
+        if not path.parent.exists():
+            path.parent.mkdir(parents=True)
+            path.parent.chmod(0o700)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:
             out.write(secrets.token_urlsafe(32))
         edge.say(f"Made the passphrase of the stacks' secrets, {path}: keep a copy, nothing else opens them.")
+    except PermissionError as refused:
+        raise Refusal(f"{refused.filename} is not yours to write (an earlier run as root?): sudo chown -R $USER {path.parent}") from None
     except FileExistsError:
+        if not _readable(path):
+            raise Refusal(f"{path} is not yours to read (an earlier run as root?): sudo chown -R $USER {path.parent}") from None
         if path.stat().st_mode & 0o077:
             edge.say(f"warning: others can read {path}: chmod 600 it")
     edge.export("PULUMI_CONFIG_PASSPHRASE_FILE", str(path))
@@ -62,7 +76,8 @@ def select(edge: Edge, program: str, name: str) -> None:
         (edge.root / "state").mkdir(exist_ok=True)
     answer = edge.run([program, "stack", "select", "--create", "--stack", name, "--non-interactive"], ASK_LIMIT_S)
     if answer.code:
-        raise Refusal(f"pulumi could not open the stack {name}: {answer.tail(5)}")
+        cure = f"; an earlier run as another user made files there: sudo chown -R $USER {edge.root}" if "permission denied" in answer.err else ""
+        raise Refusal(f"pulumi could not open the stack {name}: {answer.tail(5)}{cure}")
 
 
 def setting(edge: Edge, program: str, name: str, key: str) -> str:
@@ -83,9 +98,43 @@ def outputs(edge: Edge, program: str, name: str) -> dict[str, Any]:
 
 
 def secret(edge: Edge, program: str, name: str, key: str) -> str:
-    """A secret configuration value in plain text; empty where it is not set."""
+    """A secret configuration value in plain text; empty where it is not set. Refusal where the passphrase does not open it."""
     answer = edge.run([program, "config", "get", key, "--stack", name, "--non-interactive"], ASK_LIMIT_S)
+    if "passphrase" in answer.err:
+        raise Refusal(_wrong_passphrase(edge, name))
     return "" if answer.code else answer.out.strip()
+
+
+def explained(edge: Edge, program: str, name: str) -> str:
+    """What is behind a pulumi command that failed in words of its own, and what to do; empty where that is none of the things known here."""
+    with tempfile.TemporaryDirectory() as folder:
+        # To encrypt something takes the passphrase. A copy: the stack's own file is not to change.
+        copy = shutil.copy2(_file(edge, name), folder)
+        argv = [program, "config", "set", "--secret", "probe", "x", "--config-file", str(copy), "--stack", name, "--non-interactive"]
+        if "passphrase" in edge.run(argv, ASK_LIMIT_S).err:
+            return _wrong_passphrase(edge, name)
+    if not edge.env.get("PULUMI_BACKEND_URL") and any((edge.root / "state/.pulumi/locks").glob(f"**/{name}/*.json")):
+        return (
+            f"the stack {name} is locked: another run works on it, or was killed; where none does: pulumi cancel --stack {name}, then run this again"
+        )
+    return ""
+
+
+def _file(edge: Edge, name: str) -> Path:
+    return edge.root / "stacks" / f"Pulumi.{name}.yaml"
+
+
+def _readable(path: Path) -> bool:
+    try:
+        path.open("rb").close()
+    except OSError:
+        return False
+    return True
+
+
+def _wrong_passphrase(edge: Edge, name: str) -> str:
+    given = "PULUMI_CONFIG_PASSPHRASE" if "PULUMI_CONFIG_PASSPHRASE" in edge.env else edge.env.get("PULUMI_CONFIG_PASSPHRASE_FILE", "")
+    return f"the passphrase in {given} is not the one that the secrets of the stack {name} were made with; {_BACKUP}"
 
 
 def render(found: dict[str, Any]) -> str:

@@ -45,7 +45,7 @@ def setup(edge: Edge) -> int:
 def preview(edge: Edge) -> int:
     """make preview: what `make up` would change."""
     ready, healthy = _prepare(edge, may_install=False)
-    return edge.show(ready.command("preview"), stack.WORK_LIMIT_S) if healthy else 1
+    return _pulumi(edge, ready, "preview") if healthy else 1
 
 
 def up(edge: Edge) -> int:
@@ -54,13 +54,13 @@ def up(edge: Edge) -> int:
     ready, healthy = _prepare(edge, may_install=True)
     if not healthy:
         return 1
-    code = edge.show(ready.command("preview"), stack.WORK_LIMIT_S)
+    code = _pulumi(edge, ready, "preview")
     if code:
         return code
     if not consent(edge, f"Apply this to the stack {ready.stack}?"):
         edge.say("Nothing was changed.")
         return 1
-    code = edge.show(ready.command("up", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
+    code = _pulumi(edge, ready, "up", "--yes", "--skip-preview")
     if code:
         return code
     found = stack.outputs(edge, ready.program, ready.stack)
@@ -83,16 +83,17 @@ def up(edge: Edge) -> int:
 def down(edge: Edge) -> int:
     """make down: preview, ask, destroy, and say what stays."""
     _need_somebody(edge, "make down", "pulumi destroy --preview-only")
-    ready, healthy = _prepare(edge, may_install=False)
+    # What a host cannot run can still be removed from it.
+    ready, healthy = _prepare(edge, may_install=False, judge=False)
     if not healthy:
         return 1
-    code = edge.show(ready.command("destroy", "--preview-only"), stack.WORK_LIMIT_S)
+    code = _pulumi(edge, ready, "destroy", "--preview-only")
     if code:
         return code
     if not consent(edge, f"Destroy this in the stack {ready.stack}?"):
         edge.say("Nothing was changed.")
         return 1
-    code = edge.show(ready.command("destroy", "--yes", "--skip-preview"), stack.WORK_LIMIT_S)
+    code = _pulumi(edge, ready, "destroy", "--yes", "--skip-preview")
     if not code:
         edge.say("\n" + KEPT)
     return code
@@ -102,7 +103,7 @@ def check(edge: Edge) -> int:
     """make verify: a rerank from inside each RAGFlow container and from the host, whether it came out right, and what of RAGFlow's calls fits."""
     name = stack.chosen(edge)
     program = pulumi.ensure(edge, venv.ensure(edge, venv.RUNTIME_LOCK))
-    stack.ensure_passphrase(edge)
+    stack.ensure_passphrase(edge, name)
     stack.select(edge, program, name)
     found = stack.outputs(edge, program, name)
     if not found.get("internalUrl"):
@@ -195,12 +196,20 @@ def main(argv: Sequence[str], edge: Edge) -> int:
         return 130
 
 
-def _prepare(edge: Edge, *, may_install: bool) -> tuple[Ready, bool]:
-    """The stack with everything under it, and whether the host can carry it."""
+def _pulumi(edge: Edge, ready: Ready, verb: str, *flags: str) -> int:
+    """One of pulumi's verbs on the terminal. Where its last words are its own, ours come after them."""
+    code = edge.show(ready.command(verb, *flags), stack.WORK_LIMIT_S)
+    if code and (why := stack.explained(edge, ready.program, ready.stack)):
+        edge.complain(f"error: {why}")
+    return code
+
+
+def _prepare(edge: Edge, *, may_install: bool, judge: bool = True) -> tuple[Ready, bool]:
+    """The stack with everything under it, and whether the host can carry it; without `judge`, whether its daemon answers."""
     name = stack.chosen(edge)
     python = venv.ensure(edge, venv.RUNTIME_LOCK)
     program = pulumi.ensure(edge, python)
-    stack.ensure_passphrase(edge)
+    stack.ensure_passphrase(edge, name)
     stack.select(edge, program, name)
     ready = Ready(program, name)
     if stack.setting(edge, program, name, "backend") == "external":
@@ -209,7 +218,7 @@ def _prepare(edge: Edge, *, may_install: bool) -> tuple[Ready, bool]:
     found = daemon.ensure(edge, host) if may_install else daemon.look(edge, host)
     table = preflight.rows(edge, found)
     edge.say(f"The host of {name}:\n{preflight.render(table)}")
-    return ready, all(row.level != "fail" for row in table)
+    return ready, all(row.level != "fail" for row in table) if judge else found.state == "ready"
 
 
 def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:
@@ -230,7 +239,8 @@ def _verify(edge: Edge, ready: Ready, found: Mapping[str, Any]) -> bool:
         named=json.loads(setting("ragflowContainers") or "[]"),
         attached=found.get("attachedContainers", []),
         docker_host=host,
-        local=Daemon("ready", host).local,  # else the published port is on that host's loopback
+        local=not found.get("containerName")
+        or Daemon("ready", daemon.address(edge, host)).local,  # else the published port is on that host's loopback
     )
     outcome = verify.run(edge, target)
     shown = [*outcome.shown, *_registration(edge, ready, found, target, setting, list(outcome.engines))]
@@ -259,7 +269,7 @@ def _registration(
         container=place.container,
         instance=target.container,
         model=target.model,
-        base_url=target.url,
+        base_url=form.get("baseUrl", target.url),
         max_tokens=form.get("maxTokens", ""),
         default=setting("ragflowDefault"),
     )
@@ -274,6 +284,8 @@ def _adopt(edge: Edge, found: Daemon) -> None:
     # the docker package reads no contexts of the docker program, so it is told
     if found.host:
         edge.env["DOCKER_HOST"] = found.host
+    if found.certificates:
+        edge.env |= {"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": found.certificates}
 
 
 def _demo(edge: Edge, verb: str) -> int:

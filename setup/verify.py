@@ -88,13 +88,15 @@ def run(edge: Edge, target: Target) -> Outcome:
         seen = look(edge, target)
         shown, asked, own = choose(seen, target)
         for one in asked:
-            answer = ask_inside(edge, target, one, own.image_id if own else "")
+            # In the host's network no container's name is known: RAGFlow calls the published port there.
+            at = target if target.network in one.container.networks else replace(target, url=target.host_url)
+            answer = ask_inside(edge, at, one, own.image_id if own else "")
             where = f"inside {one.name}"
             if isinstance(answer, str):
                 shown.append(Shown(where, "WRONG", answer))
                 continue
             reports.append(answer)
-            shown += judge(where, answer, target, addresses=own.addresses if own else (), proxied=True)
+            shown += judge(where, answer, at, addresses=own.addresses if own and at is target else (), proxied=True)
         if any(one.level == "WRONG" and one.where == target.container for one in shown):
             return Outcome(shown=shown)
     if target.host_url and target.local:
@@ -174,7 +176,7 @@ def choose(seen: Sequence[Seen], target: Target) -> tuple[list[Shown], list[Seen
         where, on_it = f"inside {one.name}", target.network in one.container.networks
         if one.state != "running":
             shown.append(Shown(where, "note", f"it is not running ({one.state}), so nothing was asked from there"))
-        elif on_it:
+        elif on_it or (target.mode == "none" and one.network_mode == "host" and target.host_url):
             asked.append(one)
         elif target.mode == "attach":
             shown.append(Shown(where, "WRONG", _apart(one, target)))
@@ -199,9 +201,7 @@ def _absent(own: Seen | None, target: Target) -> str:
 def _apart(one: Seen, target: Target) -> str:
     if one.network_mode == "host":
         where = target.host_url or "the Docker host, with hostPort set"
-        return (
-            f"it runs with network_mode: host, where the name is not known: give RAGFlow the base URL {where}, and leave it out of ragflowContainers"
-        )
+        return f"it runs with network_mode: host, where the name is not known: set ragflowMode to none and give RAGFlow the base URL {where}"
     if one.network_mode.startswith("container:"):
         return "it uses another container's network: that one must be attached, name it in ragflowContainers"
     return f"it is not on the network {target.network}: it was made anew or cut off since the last up; run make up again"

@@ -71,7 +71,7 @@ def decide(facts: Facts, options: LaunchOptions, template_path: str) -> Launch:
         "--served-model-name",
         *options.served_model_names,
         "--host",
-        "0.0.0.0",
+        machine.every_address,
         "--port",
         str(PORT),
         "--runner",

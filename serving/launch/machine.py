@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,7 @@ class Machine:
     preloaded: str  # LD_PRELOAD as the image set it
     compiler: bool  # a C++ compiler, which torch.compile calls on a CPU
     server_module: str  # "" where vLLM is not installed
+    every_address: str  # what to listen on for callers of both IP families
 
 
 def _text(path: Path) -> str:
@@ -126,6 +128,17 @@ def _server_module() -> tuple[str, str]:
     return "", ""
 
 
+def every_address() -> str:
+    """'::' listens for IPv4 as well, also where a container has IPv6 switched off; '0.0.0.0' where the kernel has no IPv6, or gives '::' IPv6 alone."""
+    try:
+        with socket.socket(socket.AF_INET6) as trial:
+            alone = trial.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+            trial.bind(("::", 0))
+    except OSError:
+        return "0.0.0.0"
+    return "0.0.0.0" if alone else "::"
+
+
 def read_machine(root: Path = Path("/"), affinity: frozenset[int] | None = None) -> Machine:
     """The machine this process runs on. `root` and `affinity` are for tests; files that are missing read as "no limit"."""
     server_module, packages = _server_module()
@@ -139,4 +152,5 @@ def read_machine(root: Path = Path("/"), affinity: frozenset[int] | None = None)
         preloaded=os.environ.get("LD_PRELOAD", ""),
         compiler=shutil.which("g++") is not None or "CXX" in os.environ,
         server_module=server_module,
+        every_address=every_address(),
     )

@@ -16,6 +16,7 @@ from serving import dials, keys
 from serving.asgi import App, Message, Receive, Send
 from serving.dials import dial
 from serving.engines.mock import MockEngine
+from serving.launch.machine import every_address
 from serving.options import ServiceOptions
 from serving.web.service import Service
 
@@ -31,7 +32,7 @@ IDLE_SECONDS = 60
 class MockOptions(ServiceOptions):
     """The mock command's arguments: the service's, and where to listen outside a container."""
 
-    host: str = dial("address to listen on", default="0.0.0.0")
+    host: str = dial("address to listen on, empty for every one of both IP families", default="")
     port: int = dial("port to listen on, 0 for a free one", default=8000)
 
 
@@ -115,17 +116,23 @@ def server(app: App) -> uvicorn.Server:
     )
 
 
+def listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=128, dualstack_ipv6=host == "::")
+
+
 def run(options: MockOptions) -> int:
     """Serves until SIGTERM or SIGINT. Status 1 and one sentence where key file or port cannot be used."""
     try:
         service = build(options)
-        listener = socket.create_server((options.host, options.port), backlog=128)
+        listener = listen(options.host or every_address(), options.port)
     except keys.BadKeys as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        print(f"The mock cannot listen on {options.host}:{options.port} ({reason}); the port must be free: stop what uses it.", file=sys.stderr)
+        where = f"{options.host}:{options.port}" if options.host else f"port {options.port}"
+        print(f"The mock cannot listen on {where} ({reason}); the port must be free: stop what uses it.", file=sys.stderr)
         return 1
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does not for a socket that it did not make: each answer would wait 40 ms
     serving = server(service)
@@ -136,7 +143,7 @@ def run(options: MockOptions) -> int:
     # Before anyone is told that it listens. uvicorn puts its own in their place, and raises the signal for these once more at its end.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    said = {"mock": options.served_model_names, "listening": "{}:{}".format(*listener.getsockname()), "key": bool(service.keys)}
+    said = {"mock": options.served_model_names, "listening": "{}:{}".format(*listener.getsockname()[:2]), "key": bool(service.keys)}
     print(json.dumps(said), flush=True)
     serving.run(sockets=[listener])
     print(json.dumps({"mock": "stopped"}), flush=True)

@@ -285,6 +285,7 @@ BAD: list[tuple[str, Any, dict[str, Any], str]] = [
     ("instruction", "", {}, f"'' {WORDS}"),
     ("instruction", "<|im_end|>", {}, f"'<|im_end|>' {WORDS}"),
     ("vllmExtraArgs", ["--seed", "1", "--port=1"], {}, "'--port=1' is set by this project already; use its key in Pulumi.yaml"),
+    ("missingLimits", "ignore", {}, "'ignore' must be one of refuse, omit"),
     ("restartPolicy", "maybe", {}, "'maybe' must be one of no, on-failure, unless-stopped, always"),
     ("healthTimeoutSeconds", 1, {}, "1 must be from 10 to 7200 seconds"),
     ("logMaxMiB", 0, {}, "0 must be from 1 to 1024 MiB"),

@@ -32,8 +32,27 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({}, {"containers": (a_container(RERANKER, labels=THEIRS, running=False),)},
      f"containerName: a container '{RERANKER}' exists already, and the stack ragflow-reranker/other made it; remove it (docker rm -f "
      f"{RERANKER}), or choose another name"),
-    ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="macvlan")}},
-     "networkName: 'docker-ragflow' exists with driver macvlan; choose another name"),
+    ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="macvlan", unfit="exists with driver macvlan, and only bridge and overlay networks let "
+         "containers call each other by name on every host")}},
+     "networkName: 'docker-ragflow' exists with driver macvlan, and only bridge and overlay networks let containers call each other by name on every host; choose "
+     "another name, and the network is made"),
+    ({}, {"lacking": frozenset({"swap"})},
+     "memoryGiB: this Docker host cannot keep a container out of swap (the kernel's swap accounting is off); add 'swapaccount=1' to the kernel's command line "
+     "(GRUB_CMDLINE_LINUX; cmdline.txt on a Raspberry Pi) and restart the host; or set missingLimits to omit: then memoryGiB holds, but the reranker may be swapped "
+     "out, and is slow then"),
+    ({"backend": "mock"}, {"architecture": "armv7l"},
+     "architecture: this Docker host is armv7l, a 32-bit system, and vLLM and PyTorch have no build for one; install a 64-bit system there (a Raspberry Pi 3 or newer "
+     "can: Raspberry Pi OS, 64-bit), or set dockerHost to another machine"),
+    ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", id="a" * 64, twins=("b" * 64,))}},
+     "networkName: 2 networks of this Docker host are called 'docker-ragflow' (aaaaaaaaaaaa, bbbbbbbbbbbb), and the name alone tells Docker neither; 'docker network "
+     "inspect <id>' shows which containers are on which: remove the one that is not used (docker network rm <id>)"),
+    ({"ragflowMode": "join", "ragflowNetwork": "theirs"}, {"networks": {"theirs": a_network("theirs", unfit="takes no containers")}},
+     "ragflowNetwork: 'theirs' takes no containers"),
+    ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", internal=True)}},
+     "hostPort: 8123 cannot be published from 'docker-ragflow', an internal network (made with --internal); set hostPort to 0 (RAGFlow does not need it), or choose "
+     "another networkName"),
+    ({}, {"containers": (a_container("web", ports=(("0.0.0.0", 80), ("", 8123))),)},
+     "hostPort: 8123 on 127.0.0.1 is published by the container 'web'; stop that, or set hostPort to another, or to 0 for none (RAGFlow does not need it)"),
 ]  # fmt: skip
 
 FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -44,6 +63,24 @@ FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"containers": (a_container(RERANKER, labels=OURS), a_container(f"{RERANKER}-2"))}),
     ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", labels=THEIRS)}}),
     ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="overlay")}}),
+    ({"missingLimits": "omit"}, {"lacking": frozenset({"cpu", "memory", "swap"})}),
+    ({"backend": "gpu"}, {"architecture": "ppc64le", "runtimes": frozenset({"nvidia"})}),
+    ({"hostPort": 0}, {"networks": {"docker-ragflow": a_network("docker-ragflow", internal=True)}}),
+    (
+        {"ragflowMode": "join", "ragflowNetwork": "theirs"},
+        {"networks": {"docker-ragflow": a_network("docker-ragflow", twins=("b",), unfit="is not used")}},
+    ),
+    ({}, {"containers": (a_container(RERANKER, labels=OURS, ports=(("127.0.0.1", 8123),)),)}),
+    (
+        {},
+        {
+            "containers": (
+                a_container("web", ports=(("192.168.1.9", 8123), ("127.0.0.1", 8124))),
+                a_container("off", running=False, ports=(("", 8123),)),
+            )
+        },
+    ),
+    ({"hostPort": 0}, {"containers": (a_container("web", ports=(("", 8123),)),)}),
 ]
 
 
@@ -68,3 +105,45 @@ def test_all_reasons_are_given_at_once() -> None:
 def test_the_stacks_of_this_repository_fit_the_hosts_that_they_are_written_for(stack: str) -> None:
     facts = {"laptop": (2, 8), "home-server": (10, 16), "mock": (1, 1)}[stack]
     assert fits.refusals_on(a_settings(stack_file=stack), a_host(cpus=facts[0], memory=facts[1] * GIB), OWNER) == []
+
+
+TAKEN = [
+    ("taken", "hostPort: 8123 on 127.0.0.1 is taken on the Docker host by another program; stop that, or set hostPort to another, or to 0 for none (RAGFlow does "
+     "not need it)"),
+    ("taken by nginx (process 812)", "hostPort: 8123 on 127.0.0.1 is taken by nginx (process 812); stop that, or set hostPort to another, or to 0 for none (RAGFlow "
+     "does not need it)"),
+    ("absent", "bindAddress: 127.0.0.1 is no address of the Docker host; 'ip -brief address' there shows which are, 127.0.0.1 keeps the port to that host"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("port", "sentence"), TAKEN)
+def test_a_port_that_is_not_to_be_had_is_refused_by_its_key_with_who_has_it(port: str, sentence: str) -> None:
+    assert fits.refusals_on(a_settings(), a_host(), OWNER, port=port) == [sentence]
+
+
+@pytest.mark.parametrize(
+    ("dials", "containers", "wanted"),
+    [
+        ({}, (), True),
+        ({"hostPort": 0}, (), False),
+        ({}, (a_container(RERANKER, labels=OURS, ports=(("127.0.0.1", 8123),)),), False),
+        ({"hostPort": 8200}, (a_container(RERANKER, labels=OURS, ports=(("127.0.0.1", 8123),)),), True),
+        ({}, (a_container(RERANKER, labels=OURS, running=False),), True),
+    ],
+)
+def test_a_port_that_our_own_container_has_is_not_asked_for_again(dials: dict[str, Any], containers: Any, wanted: bool) -> None:
+    assert fits.wants_port(a_settings(**dials), a_host(containers=containers), OWNER) is wanted
+
+
+def test_a_host_that_works_otherwise_than_one_may_think_is_warned_of() -> None:
+    host = a_host(lacking=frozenset({"cpu"}), driver="vfs", networks={"docker-ragflow": a_network("docker-ragflow", ipv4=False)})
+    said = fits.check(a_settings(missingLimits="omit"), host, OWNER)
+    assert [sentence.split(":")[0] for sentence in said] == ["cpus", "docker", "networkName"]
+    assert "has IPv6 alone" in said[2]
+    assert fits.check(a_settings(), a_host(), OWNER) == []
+
+
+def test_a_host_that_has_the_stack_already_is_not_asked_for_the_room_of_a_first_one() -> None:
+    full = {"root": "/var/lib/docker", "free": GIB // 2}
+    assert [line.split(":")[0] for line in fits.refusals_on(a_settings(), a_host(**full), OWNER)] == ["disk"]
+    assert fits.refusals_on(a_settings(), a_host(**full, containers=(a_container(RERANKER, labels=OURS),)), OWNER) == []

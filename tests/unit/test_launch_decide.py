@@ -50,6 +50,7 @@ def machine(flags: str = "avx2", architecture: str = "x86_64", cpus: tuple[Cpu, 
         preloaded="",
         compiler=True,
         server_module=ENTRY,
+        every_address="::",
     )
     return replace(plain, **changes)
 
@@ -168,7 +169,7 @@ def test_the_whole_command_on_a_two_core_laptop() -> None:
         "q",
         "/models/q",
         "--host",
-        "0.0.0.0",
+        "::",
         "--port",
         "8000",
         "--runner",

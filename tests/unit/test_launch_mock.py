@@ -466,4 +466,12 @@ def test_its_arguments_become_the_services_options_and_it_listens_everywhere_unl
     monkeypatch.setattr(mock, "run", run)
     assert mock.main(dials.argv(OPTIONS)) == 0
     assert mock.main(argv(port=1234)) == 0
-    assert seen == [dials.take(MockOptions, OPTIONS, host="0.0.0.0", port=8000), dials.take(MockOptions, OPTIONS, host="127.0.0.1", port=1234)]
+    assert seen == [dials.take(MockOptions, OPTIONS, host="", port=8000), dials.take(MockOptions, OPTIONS, host="127.0.0.1", port=1234)]
+
+
+def test_the_mock_answers_on_both_ip_families() -> None:
+    with mock.listen("::", 0) as listener:
+        port = listener.getsockname()[1]
+        for address in ("127.0.0.1", "::1"):
+            with socket.create_connection((address, port), timeout=5):
+                pass

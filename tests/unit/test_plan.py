@@ -6,6 +6,7 @@ import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ from serving import dials
 from serving.launch.mock import MockOptions
 from serving.launch.options import LaunchDials, LaunchOptions, parse
 from serving.options import ServiceDials
-from tests.unit.builders import DECLARED, a_host, a_ragflow, a_settings
+from tests.unit.builders import DECLARED, a_container, a_host, a_network, a_ragflow, a_settings
 
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
@@ -287,3 +288,66 @@ def test_a_model_name_with_quotes_breaks_no_command() -> None:
     [outside] = verified(a_settings(), attached=[], model="""it's"so""")
     curl = shlex.split(outside)
     assert json.loads(curl[curl.index("-d") + 1])["model"] == """it's"so"""
+
+
+# -- the host as it is --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("lacking", "cpus", "memory_mib", "swaps"),
+    [
+        ((), 2, 8192, False),
+        (("swap",), 2, 8192, True),
+        (("memory", "swap"), 2, 0, True),
+        (("cpu",), 0, 8192, False),
+        (("cpu", "memory", "swap"), 0, 0, True),
+    ],
+)
+def test_a_limit_that_the_host_cannot_keep_is_not_asked_for(lacking: tuple[str, ...], cpus: int, memory_mib: int, swaps: bool) -> None:
+    planned = plan.plan(a_settings(missingLimits="omit"), a_host(lacking=frozenset(lacking)), "me/test")
+    args = planned.reranker(*(Mock() for _ in range(3)))
+    assert (args.cpus, args.memory_mib, args.swaps) == (cpus, memory_mib, swaps)
+    # What no quota holds is held by the number of its threads.
+    threads = parse(list(args.arguments)[1:]).threads
+    assert threads == (2 if "cpu" in lacking else 0)
+
+
+def hosted(name: str = "docker-ragflow-cpu-1", mode: str = "host") -> Container:
+    return a_ragflow(name, network_mode=mode, networks={})
+
+
+APART: list[tuple[dict[str, Any], tuple[Container, ...], str]] = [
+    ({}, (hosted(),), "ragflowMode: RAGFlow's container 'docker-ragflow-cpu-1' runs in the host's network (network_mode: host), and Docker puts such a one on no other; "
+     "set ragflowMode to none, and enter http://127.0.0.1:8123/v1 as base URL in RAGFlow (the output hostUrl)"),
+    ({"hostPort": 0}, (hosted(),), "set hostPort to a free port, such as 8123, which RAGFlow calls then"),
+    ({"ragflowMode": "join", "ragflowNetwork": "theirs"}, (hosted(),), "runs in the host's network"),
+    ({}, (hosted(), a_ragflow("kb-ragflow-cpu-1")), "; or name only the others in ragflowContainers (kb-ragflow-cpu-1)"),
+    ({}, (hosted(mode="none"),), "has no network (network_mode: none), and Docker gives it none; start it with one, or set ragflowMode to none"),
+    ({}, (hosted(mode="container:id-of-vpn"), a_container("vpn")), "uses the network of the container 'vpn' (network_mode: container), and has none of its own; name "
+     "that one in ragflowContainers"),
+    ({"ragflowMode": "none", "hostPort": 0, "ragflowUrl": "http://127.0.0.1:9380", "ragflowApiKey": "k" * 9}, (hosted(),), "hostPort: 0 leaves RAGFlow's container"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("dials", "containers", "words"), APART)
+def test_a_ragflow_that_no_network_can_be_added_to_is_refused_with_what_to_do(
+    dials: dict[str, Any], containers: tuple[Container, ...], words: str
+) -> None:
+    host = a_host(containers=containers, networks={"theirs": a_network("theirs")})
+    with pytest.raises(NotFound) as refused:
+        plan.plan(a_settings(**dials), host, "me/test")
+    assert words in str(refused.value)
+
+
+def test_a_ragflow_in_the_hosts_network_that_is_left_alone_is_entered_with_the_published_port() -> None:
+    planned = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(),)), "me/test")
+    assert (planned.hosted, planned.ragflows, planned.warnings) == (True, [], [])
+    assert planned.entry.base_url == "http://127.0.0.1:8123/v1"
+    beside = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(), a_ragflow("kb-ragflow-cpu-1"))), "me/test")
+    assert (beside.hosted, beside.entry.base_url) == (False, INTERNAL)
+
+
+def test_a_network_to_join_that_there_are_two_of_is_refused_with_both_ids() -> None:
+    host = a_host(containers=(a_ragflow(),), networks={"docker_ragflow": a_network("docker_ragflow", id="a" * 64, twins=("b" * 64,))})
+    with pytest.raises(NotFound, match=r"^ragflowNetwork: 2 networks of this Docker host are called 'docker_ragflow' \(aaaaaaaaaaaa, bbbbbbbbbbbb\)"):
+        plan.plan(a_settings(ragflowMode="join"), host, "me/test").network()

@@ -120,6 +120,25 @@ def test_everything_of_docker_lands_on_the_stacks_own_host(what: str) -> None:
             assert item.inputs["environment"]["DOCKER_HOST"] == "ssh://root@box", item.name
 
 
+def test_the_provider_gets_the_certificates_of_the_context_and_nothing_of_the_shells_variables() -> None:
+    host = a_host(endpoint="tcp://nas:2376", certificates="/tls/ab/docker")
+    given = run_program({"backend": "mock"}, host).one("pulumi:providers:docker").inputs
+    assert {name: given[name] for name in ("host", "certPath", "context")} == {"host": "tcp://nas:2376", "certPath": "/tls/ab/docker", "context": ""}
+    given = run_program({"backend": "mock"}, a_host()).one("pulumi:providers:docker").inputs
+    assert (given["certPath"], given["context"]) == ("", "")
+
+
+def test_a_container_without_a_limit_says_so_in_a_label_and_one_with_all_has_none() -> None:
+    host = a_host(lacking=frozenset({"cpu", "memory", "swap"}))
+    container = run_program({"backend": "mock", "missingLimits": "omit"}, host).one(CONTAINER).inputs
+    assert {"cpus", "memory", "memorySwap"}.isdisjoint(name for name, value in container.items() if value is not None)
+    assert {"label": labels.UNLIMITED, "value": "cpus,memory,swap"} in container["labels"]
+    container = run_program({"backend": "mock", "missingLimits": "omit"}, a_host(lacking=frozenset({"swap"}))).one(CONTAINER).inputs
+    assert (container["memory"], container["memorySwap"]) == (8192, -1)
+    container = run_program({"backend": "mock"}, a_host()).one(CONTAINER).inputs
+    assert labels.UNLIMITED not in [item["label"] for item in container["labels"]]
+
+
 def test_a_local_stack_uses_the_daemon_that_the_client_is_set_to() -> None:
     recorded = run_program({"backend": "mock", "apiKey": KEY}, a_host(endpoint="unix:///home/me/docker.sock", containers=(a_ragflow(),)))
     assert recorded.one("pulumi:providers:docker").inputs["host"] == "unix:///home/me/docker.sock"

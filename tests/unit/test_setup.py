@@ -21,6 +21,7 @@ from setup.verbs import VERBS, main
 ROOT = Path(__file__).resolve().parents[2]
 Answer = Result | Callable[[], Result]
 INFO = {"ServerVersion": "28.2.2", "Architecture": "x86_64", "NCPU": 8, "MemTotal": 16 * GIB, "DockerRootDir": "/var/lib/docker"}
+VERSION = {"Client": {"ApiVersion": "1.50"}, "Server": {"ApiVersion": "1.50", "Arch": "amd64"}}
 UP = Result(0, json.dumps(INFO))
 SMALL = Result(0, json.dumps(INFO | {"MemTotal": 8 * GIB}))
 REFUSED = Result(1, "", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?")
@@ -74,6 +75,11 @@ GPU = "http://gpu.example:8000/v1"
 EXTERNAL = Result(0, json.dumps(OUTPUTS | {"internalUrl": GPU, "hostUrl": GPU, "containerName": "", "networkName": "", "attachedContainers": []}))
 
 
+def context(host: str, **more: object) -> Result:
+    """What `docker context inspect` says."""
+    return Result(0, json.dumps({"Name": "default", "Endpoints": {"docker": {"Host": host}}, **more}))
+
+
 class Machine(Edge):
     """An Edge of answers: programs that are `installed`, `answers` by the words that a command line holds, a clock that only sleep moves."""
 
@@ -90,7 +96,8 @@ class Machine(Edge):
         self.answers: dict[str, Answer] = {
             "pulumi version": Result(0, "v3.260.0\n"),
             "docker info": UP,
-            "docker context inspect": Result(0, daemon.SOCKET + "\n"),
+            "docker version": Result(0, json.dumps(VERSION)),
+            "docker context inspect": context(daemon.SOCKET),
             "config get backend": Result(0, "cpu\n"),
             "config get dockerHost": Result(0, "\n"),
             "config get apiKey": Result(0, "\n"),
@@ -671,14 +678,15 @@ def test_a_remote_docker_is_asked_by_its_address_and_never_installed_here(machin
     assert refusal(lambda: daemon.ensure(machine, host)).endswith(f"; {remedy}")
     assert machine.started == []
     if installed:
-        assert machine.ran == [f"docker --host {host} info --format {{{{json .}}}}"]
+        assert machine.ran[-1] == f"docker --host {host} info --format {{{{json .}}}}"
 
 
 def test_the_address_is_the_stacks_then_docker_host_then_the_docker_programs_context(machine: Machine) -> None:
     machine.answers["docker --host"] = UP
-    machine.answers["docker context inspect"] = Result(0, "unix:///home/me/.docker/desktop.sock\n")
+    machine.answers["docker context inspect"] = context("unix:///home/me/.docker/desktop.sock")
     assert daemon.look(machine).host == "unix:///home/me/.docker/desktop.sock"
     machine.env["DOCKER_HOST"] = "tcp://here:2375"
+    machine.answers["docker context inspect"] = context("tcp://here:2375")
     assert daemon.look(machine).host == "tcp://here:2375"
     assert daemon.look(machine, "ssh://nas").host == "ssh://nas"
 
@@ -738,6 +746,58 @@ def test_a_small_host_is_warned_of_with_remedies(machine: Machine) -> None:
     assert {level for level, _ in levels(machine, NCPU=2, MemTotal=6 * GIB).values()} == {"ok"}
 
 
+@pytest.mark.parametrize(
+    ("info", "version", "row", "level"),
+    [
+        ({"Architecture": "armv7l"}, {"Arch": "arm"}, "architecture", "fail"),
+        ({"OSType": "windows"}, {}, "docker", "fail"),
+        ({}, {"ApiVersion": "1.40"}, "docker", "fail"),
+        ({}, {"Components": [{"Name": "Podman Engine"}]}, "docker", "fail"),
+        ({"MemoryLimit": False}, {}, "memoryGiB", "warn"),
+        ({"Driver": "vfs"}, {}, "docker", "warn"),
+    ],
+)
+def test_what_the_daemon_says_of_itself_is_a_row_with_its_remedy(
+    machine: Machine, info: dict[str, object], version: dict[str, object], row: str, level: str
+) -> None:
+    machine.answers |= {
+        "docker info": Result(0, json.dumps(INFO | info)),
+        "docker version": Result(0, json.dumps({"Server": {"ApiVersion": "1.50", **version}})),
+    }
+    last = preflight.rows(machine, daemon.look(machine))[-1]
+    assert (last.name, last.level) == (row, level)
+    assert last.remedy
+    machine.env["YES"] = "1"
+    assert main(["up"], machine) == (1 if level == "fail" else 0)
+    assert main(["down"], machine) == 0  # what cannot run there can still be removed
+
+
+def test_podmans_own_docker_program_is_known_by_its_answer(machine: Machine) -> None:
+    machine.answers["docker info"] = Result(
+        0, json.dumps({"host": {"arch": "amd64", "cpus": 8, "memTotal": 16 * GIB}, "version": {"Version": "4.3.1"}})
+    )
+    assert "Podman answers here in Docker's place (4.3.1)" in preflight.render(preflight.rows(machine, daemon.look(machine)))
+
+
+def test_a_context_keeps_its_certificates_because_its_address_is_not_repeated(machine: Machine) -> None:
+    material = {"TLSMaterial": {"docker": ["ca.pem", "cert.pem", "key.pem"]}, "Storage": {"TLSPath": "/tls/ab"}}
+    machine.answers["docker context inspect"] = context("tcp://nas:2376", **{**material, "Name": "nas"})
+    found = daemon.look(machine)
+    assert (found.state, found.host, found.certificates) == ("ready", "tcp://nas:2376", "/tls/ab/docker")
+    assert not [line for line in machine.ran if "--host" in line]
+    machine.answers["docker context inspect"] = context("tcp://nas:2376", Name="nas", TLSMaterial={"docker": ["ca.pem"]})
+    found = daemon.look(machine)
+    assert found.state == "down"
+    assert "has TLS without cert.pem and key.pem" in found.detail
+    assert "dockerHost" in daemon.remedy(machine, found)
+
+
+def test_a_context_that_is_not_there_is_told_where_the_contexts_are(machine: Machine) -> None:
+    machine.answers["docker info"] = Result(1, "", 'unable to resolve docker endpoint: context "nope": context not found: open /meta.json')
+    machine.answers["docker context inspect"] = Result(1, "", 'context "nope" not found')
+    assert "'docker context ls' shows the contexts" in daemon.remedy(machine, daemon.look(machine))
+
+
 @pytest.mark.parametrize(("host", "free"), [("ssh://nas", 1.0), ("", None)])
 def test_a_disk_that_is_not_here_is_not_judged(machine: Machine, host: str, free: float | None) -> None:
     machine.answers["docker --host"] = UP
@@ -762,7 +822,7 @@ def test_rows_end_at_the_first_failure_and_are_shown_with_the_remedy(machine: Ma
 
 def test_the_passphrase_is_made_private_once_and_never_overwritten(machine: Machine) -> None:
     path = machine.home / ".config/ragflow-reranker/passphrase"
-    stack.ensure_passphrase(machine)
+    stack.ensure_passphrase(machine, "laptop")
     first = path.read_text()
     assert (stat.S_IMODE(path.stat().st_mode), stat.S_IMODE(path.parent.stat().st_mode)) == (0o600, 0o700)
     assert len(first) >= 40
@@ -770,7 +830,7 @@ def test_the_passphrase_is_made_private_once_and_never_overwritten(machine: Mach
     assert machine.env["PULUMI_CONFIG_PASSPHRASE_FILE"] == str(path)
     assert machine.exports == [f"export PULUMI_CONFIG_PASSPHRASE_FILE={path}"]
     del machine.env["PULUMI_CONFIG_PASSPHRASE_FILE"]
-    stack.ensure_passphrase(machine)
+    stack.ensure_passphrase(machine, "laptop")
     assert (path.read_text(), len(machine.said)) == (first, 1)
 
 
@@ -779,14 +839,14 @@ def test_two_passphrases_differ(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         machine = Machine(tmp_path / name)
-        stack.ensure_passphrase(machine)
+        stack.ensure_passphrase(machine, "laptop")
         made.append(Path(machine.env["PULUMI_CONFIG_PASSPHRASE_FILE"]).read_text())
     assert made[0] != made[1]
 
 
 def test_xdg_config_home_moves_the_passphrase(machine: Machine, tmp_path: Path) -> None:
     machine.env["XDG_CONFIG_HOME"] = str(tmp_path / "xdg")
-    stack.ensure_passphrase(machine)
+    stack.ensure_passphrase(machine, "laptop")
     assert (tmp_path / "xdg/ragflow-reranker/passphrase").exists()
 
 
@@ -795,7 +855,7 @@ def test_a_passphrase_that_others_can_read_is_warned_of_and_left(machine: Machin
     path.parent.mkdir(parents=True)
     path.write_text("mine")
     path.chmod(0o644)
-    stack.ensure_passphrase(machine)
+    stack.ensure_passphrase(machine, "laptop")
     assert machine.said == [f"warning: others can read {path}: chmod 600 it"]
     assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("mine", 0o644)
 
@@ -803,8 +863,62 @@ def test_a_passphrase_that_others_can_read_is_warned_of_and_left(machine: Machin
 @pytest.mark.parametrize("name", ["PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"])
 def test_a_passphrase_that_the_user_set_is_taken_even_an_empty_one(machine: Machine, name: str) -> None:
     machine.env[name] = ""
-    stack.ensure_passphrase(machine)
+    stack.ensure_passphrase(machine, "laptop")
     assert (machine.exports, list(machine.home.iterdir())) == ([], [])
+
+
+def test_a_lost_passphrase_is_named_by_its_file_and_no_other_is_made_in_its_place(machine: Machine) -> None:
+    path = machine.home / ".config/ragflow-reranker/passphrase"
+    (machine.root / "stacks/Pulumi.laptop.yaml").write_text("encryptionsalt: v1:abc\nconfig: {}\n")
+    text = refusal(lambda: stack.ensure_passphrase(machine, "laptop"))
+    assert text.startswith(f"{path} is gone, and the secrets of the stack laptop were made with the passphrase in it; put your copy of it back")
+    assert "docs/configuration.md" in text
+    assert not path.exists()
+    stack.ensure_passphrase(machine, "home-server")  # a stack without secrets yet may have a new one
+    assert path.exists()
+
+
+def test_a_passphrase_file_of_the_users_own_that_is_not_there_is_named(machine: Machine) -> None:
+    machine.env["PULUMI_CONFIG_PASSPHRASE_FILE"] = "/not/here"
+    text = refusal(lambda: stack.ensure_passphrase(machine, "laptop"))
+    assert text.startswith("PULUMI_CONFIG_PASSPHRASE_FILE: /not/here is not there, or not yours to read; put your copy of it back")
+
+
+WRONG = Result(255, "", "error: getting stack configuration: get stack secrets manager: incorrect passphrase")
+
+
+@pytest.mark.parametrize(
+    ("env", "named"), [({}, ".config/ragflow-reranker/passphrase"), ({"PULUMI_CONFIG_PASSPHRASE": "x"}, "PULUMI_CONFIG_PASSPHRASE")]
+)
+def test_a_wrong_passphrase_is_the_last_thing_said_and_by_its_file(machine: Machine, env: dict[str, str], named: str) -> None:
+    machine.env |= {"YES": "1", **env}
+    machine.codes["preview"] = 255
+    machine.answers["config set --secret probe"] = WRONG
+    before = (machine.root / "stacks/Pulumi.laptop.yaml").read_text()
+    assert main(["up"], machine) == 255
+    assert machine.said[-1].startswith("error: the passphrase in ")
+    assert f"{named} is not the one that the secrets of the stack laptop were made with" in machine.said[-1]
+    assert (machine.root / "stacks/Pulumi.laptop.yaml").read_text() == before
+
+
+def test_a_locked_stack_is_said_with_how_to_unlock_it_and_other_failures_keep_pulumis_words(machine: Machine) -> None:
+    machine.codes["destroy"] = 255
+    machine.env["YES"] = "1"
+    assert main(["down"], machine) == 255
+    assert not machine.said[-1].startswith("error:")
+    lock = machine.root / "state/.pulumi/locks/organization/ragflow-reranker/laptop/1.json"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert main(["down"], machine) == 255
+    assert machine.said[-1].startswith(
+        "error: the stack laptop is locked: another run works on it, or was killed; where none does: pulumi cancel --stack laptop"
+    )
+
+
+def test_verify_does_not_take_a_key_that_no_passphrase_opens_for_none(machine: Machine) -> None:
+    machine.answers["config get apiKey"] = WRONG
+    assert main(["verify"], machine) == 1
+    assert "is not the one that the secrets of the stack laptop were made with" in machine.said[-1]
 
 
 def test_a_stack_without_a_file_is_refused_with_those_there_are(machine: Machine) -> None:
@@ -843,13 +957,15 @@ def test_up_prepares_in_order_previews_asks_applies_and_says_what_ragflow_wants(
         "/bin/pulumi stack select --create --stack laptop --non-interactive",
         "/bin/pulumi config get backend --stack laptop --non-interactive",
         "/bin/pulumi config get dockerHost --stack laptop --non-interactive",
-        "docker context inspect --format {{.Endpoints.docker.Host}}",
+        "docker context inspect --format {{json .}}",
         "docker info --format {{json .}}",
+        "docker version --format {{json .}}",
         "/bin/pulumi stack output --json --stack laptop --non-interactive",
         "/bin/pulumi config get dockerHost --stack laptop --non-interactive",
         "/bin/pulumi config get apiKey --stack laptop --non-interactive",
         "/bin/pulumi config get ragflowMode --stack laptop --non-interactive",
         "/bin/pulumi config get ragflowContainers --stack laptop --non-interactive",
+        "docker context inspect --format {{json .}}",
         "docker container ls --all --quiet --no-trunc",
         "docker container inspect c1 c2",
         "docker exec --interactive id-of-ragflow-cpu python3 -",
@@ -1056,12 +1172,12 @@ def test_a_tier_without_tests_is_refused(machine: Machine) -> None:
 
 @pytest.mark.parametrize(("verb", "word"), [("demo", "up"), ("demo-down", "down")])
 def test_the_demo_runs_on_the_daemon_that_the_docker_programs_context_names(machine: Machine, verb: str, word: str) -> None:
-    machine.answers |= {"docker --host": UP, "docker context inspect": Result(0, "unix:///home/me/desktop.sock\n")}
+    machine.answers["docker context inspect"] = context("unix:///home/me/desktop.sock")
     machine.codes["demo"] = 7
     assert main([verb], machine) == 7
     assert machine.shown == [f"python -m tests.support.demo {word}"]
     assert machine.env["DOCKER_HOST"] == "unix:///home/me/desktop.sock"
-    assert machine.ran[-3].endswith("requirements-dev.lock")
+    assert machine.ran[-4].endswith("requirements-dev.lock")
 
 
 def test_lint_runs_both_tools_and_fails_with_the_first_failure(machine: Machine) -> None:
@@ -1311,7 +1427,8 @@ def small_suite(tmp_path: Path) -> Callable[..., tuple[int, str]]:
         )
     (tmp_path / "tests/conftest.py").write_text((ROOT / "tests/conftest.py").read_text())
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    (tmp_path / "setup").symlink_to(ROOT / "setup")
+    for folder in ("setup", "host"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "empty").mkdir()
 
     def run(*args: str, **env: str) -> tuple[int, str]:

@@ -242,8 +242,11 @@ CHOSEN: list[tuple[str, Sequence[Seen], Target, list[str], list[tuple[str, str, 
     ("one that is gone is wrong", [OWN], a_target(attached=["docker-ragflow-cpu-1"]), [],
      [("inside docker-ragflow-cpu-1", "WRONG", "there is no such container any more: start RAGFlow, then run make up again")]),
     ("one on the host's network is told what it needs", [OWN, off_it(network_mode="host")], TARGET, [],
-     [("inside docker-ragflow-cpu-1", "WRONG", "it runs with network_mode: host, where the name is not known: give RAGFlow the base URL http://127.0.0.1:8123/v1, "
-       "and leave it out of ragflowContainers")]),
+     [("inside docker-ragflow-cpu-1", "WRONG", "it runs with network_mode: host, where the name is not known: set ragflowMode to none and give RAGFlow the base "
+       "URL http://127.0.0.1:8123/v1")]),
+    ("and asked by the published port where it is left alone", [OWN, off_it(network_mode="host")], a_target(mode="none"), ["docker-ragflow-cpu-1"], []),
+    ("but not where none is published", [OWN, off_it(network_mode="host")], a_target(mode="none", host_url=""), [],
+     [("inside docker-ragflow-cpu-1", "note", "it is not on the network docker-ragflow: ragflowMode none leaves that to you")]),
     ("one in another's network is told whose", [OWN, off_it(network_mode="container:abc")], TARGET, [],
      [("inside docker-ragflow-cpu-1", "WRONG", "it uses another container's network: that one must be attached, name it in ragflowContainers")]),
     ("only the named ones are asked where some are named", [OWN, on_it(), Seen(container=a_container("mine", networks=NET))], a_target(named=["mine"]), ["mine"], []),
