@@ -333,6 +333,7 @@ def outputs(
     base_url, host_url, attached = found["internalUrl"], found["hostUrl"], found["attachedContainers"]
     return {
         **found,
+        "dockerHost": s.docker_host,
         "ragflow": pulumi.Output.all(called or base_url, model_id).apply(lambda known: ragflow_form(s, str(known[0]), model, str(known[1]))),
         "verify": pulumi.Output.all(attached, base_url, host_url).apply(
             lambda known: verify_commands(s, attached=known[0], base_url=known[1], host_url=known[2], model=model)

@@ -47,6 +47,14 @@ class ServiceOptions(ServiceDials):
     number_format: str = dial("number format of the model; decided by the launcher", default="")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """Where a server listens: in a container on all its addresses, published or not by Docker."""
+
+    host: str = dial("address to listen on, empty for every one of both IP families", default="")
+    port: int = dial("port to listen on", default=8000)
+
+
 def hand_over(options: ServiceOptions, environment: MutableMapping[str, str]) -> None:
     """Puts the options where the service looks for them in vLLM's process, whose argv is vLLM's."""
     environment[VARIABLE] = json.dumps(argv(options))

@@ -13,7 +13,6 @@ from serving.memory import BLOCK_TOKENS, GIB, engine_bytes
 from serving.model import CONVERTED, ORIGINAL, Model
 from serving.options import ServiceOptions, hand_over
 
-PORT = 8000
 MIDDLEWARE = "serving.launch.middleware.Middleware"  # a name: to import it takes what only vLLM needs
 # Measured on two cores, 0.6B, documents of 512 tokens: shorter passes lose more than 3 percent of the tokens per second.
 PASS_TOKENS_PER_THREAD = 512
@@ -71,9 +70,9 @@ def decide(facts: Facts, options: LaunchOptions, template_path: str) -> Launch:
         "--served-model-name",
         *options.served_model_names,
         "--host",
-        machine.every_address,
+        options.host or machine.every_address,
         "--port",
-        str(PORT),
+        str(options.port),
         "--runner",
         "pooling",
         "--chat-template",
@@ -149,7 +148,7 @@ def _cpu(facts: Facts, options: LaunchOptions, forks: bool, decided: Decide) -> 
         )
     if not options.enforce_eager and not machine.compiler:
         raise Refused("Compiling needs a C++ compiler and this image has none; set enforceEager to true, or use an image with g++.")
-    dtype = decided("dtype", *_dtype(machine, options.dtype))
+    dtype = decided("dtype", *cpu_dtype(machine, options.dtype))
 
     footprint, kv_cache = model.footprint, options.kv_cache_gib * GIB
     needed = footprint.needed_bytes(dtype, kv_cache, forks=forks)
@@ -185,7 +184,7 @@ def _cpu(facts: Facts, options: LaunchOptions, forks: bool, decided: Decide) -> 
     return tokens, argv, env
 
 
-def _dtype(machine: Machine, wanted: str) -> tuple[str, str]:
+def cpu_dtype(machine: Machine, wanted: str) -> tuple[str, str]:
     """(format, reason) for a CPU."""
     fast = (
         sorted({"avx512_bf16", "amx_bf16"} & machine.cpu_flags)

@@ -14,10 +14,9 @@ import uvicorn
 
 from serving import dials, keys
 from serving.asgi import App, Message, Receive, Send
-from serving.dials import dial
 from serving.engines.mock import MockEngine
 from serving.launch.machine import every_address
-from serving.options import ServiceOptions
+from serving.options import Address, ServiceOptions
 from serving.web.service import Service
 
 VERSION = "0.32.0+mock"
@@ -29,11 +28,8 @@ IDLE_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class MockOptions(ServiceOptions):
-    """The mock command's arguments: the service's, and where to listen outside a container."""
-
-    host: str = dial("address to listen on, empty for every one of both IP families", default="")
-    port: int = dial("port to listen on, 0 for a free one", default=8000)
+class MockOptions(ServiceOptions, Address):
+    """The mock command's arguments: the service's, and where to listen outside a container; port 0 is a free one."""
 
 
 class Inner:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from serving import dials
 from serving.dials import Rule, between, dial, one_of
-from serving.options import ServiceOptions
+from serving.options import Address, ServiceOptions
 
 DECIDED = "(0: decided here)"
 
@@ -42,12 +42,12 @@ class LaunchDials:
 class GpuDials:
     """vLLM's keys of Pulumi.yaml for a GPU."""
 
-    gpu_count: int = dial("", between(1, 16, "GPUs"))
-    gpu_memory_utilization_percent: int = dial("", between(10, 95, "percent"))
+    gpu_count: int = dial("GPUs, the tensor parallel size", between(1, 16, "GPUs"))
+    gpu_memory_utilization_percent: int = dial("share of a GPU's memory that vLLM takes", between(10, 95, "percent"))
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchOptions(LaunchDials, ServiceOptions):
+class LaunchOptions(LaunchDials, ServiceOptions, Address):
     """The launch command's arguments. `tokens_per_pass` is not one of them: it is decided. `extra` comes after '--' and goes to vLLM as it is."""
 
     device: str = dial("", one_of("cpu", "gpu"))
@@ -55,6 +55,7 @@ class LaunchOptions(LaunchDials, ServiceOptions):
     gpu_count: int = dial("GPUs, the tensor parallel size", default=0)
     gpu_memory_utilization_percent: int = dial("share of a GPU's memory that vLLM takes", default=0)
     unverified: bool = dial("the model's directory is the user's own and has no manifest", default=False)
+    scratch: str = dial("directory that the score template is written under; without it the system's own for temporary files", default="")
     extra: tuple[str, ...] = dial("more arguments for vLLM's server", default=())
 
 

@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
         require_files(directory, verified=not options.unverified)
         if options.api_key_file:
             keys.read(Path(options.api_key_file))
-        template = Path(tempfile.mkdtemp(prefix="reranker-"), "score.jinja")
+        template = Path(tempfile.mkdtemp(prefix="reranker-", dir=options.scratch or None), "score.jinja")
         launch = decide(Facts(machine=read_machine(), model=read_model(directory)), options, str(template))
         template.write_text(render_template(TEMPLATE.read_text(encoding="utf-8"), options.instruction), encoding="ascii")
     except (Refused, BadModel, BadPrompt, keys.BadKeys) as error:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.engine import Project, docker, inspect, standin
 
 OUTPUTS = {
-    "attachedContainers", "composeOverride", "containerName", "hostUrl", "imageDigest", "internalUrl", "modelName", "networkName", "ragflow", "verify"
+    "attachedContainers", "composeOverride", "containerName", "dockerHost", "hostUrl", "imageDigest", "internalUrl", "modelName", "networkName", "ragflow", "verify"
 }  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_no_argument_that_pulumi_yaml_gives_a_default_has_another_one_here(missi
 def test_only_what_no_stack_file_sets_has_a_default_here() -> None:
     defaults = {item.name for item in dataclasses.fields(LaunchOptions)} - set(REQUIRED)
     # A dial of the GPU is no argument of a CPU's container; the others are of the deployment, not of the stack.
-    assert defaults == {"api_key_file", "model", "tokens_per_pass", "gpu_count", "gpu_memory_utilization_percent", "unverified", "extra"}
+    assert defaults == {"api_key_file", "model", "tokens_per_pass", "gpu_count", "gpu_memory_utilization_percent", "unverified", "extra", "host", "port", "scratch"}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,8 @@ DIGEST = "@sha256:" + "0" * 64
 KEY = "sk-a-key-that-nobody-sees"
 TOKEN = "hf_a-token-that-nobody-sees"
 EXPORTS = {
-    "internalUrl", "hostUrl", "modelName", "networkName", "containerName", "imageDigest", "attachedContainers", "composeOverride", "ragflow", "verify"
+    "internalUrl", "hostUrl", "modelName", "networkName", "containerName", "imageDigest", "dockerHost", "attachedContainers", "composeOverride",
+    "ragflow", "verify"
 }  # fmt: skip
 GPU_HOST = {"runtimes": frozenset({"nvidia", "runc"})}
 
@@ -189,7 +190,7 @@ def test_the_outputs_say_what_to_put_into_ragflow() -> None:
     url = "http://ragflow-vllm-reranker:8000/v1"
     assert {name: exports[name] for name in EXPORTS - {"verify", "composeOverride", "ragflow"}} == {
         "internalUrl": url, "hostUrl": "http://127.0.0.1:8123/v1", "modelName": "qwen3-reranker-0.6b", "networkName": "docker-ragflow",
-        "containerName": "ragflow-vllm-reranker", "imageDigest": "sha256:image-serving", "attachedContainers": ["docker-ragflow-cpu-1"],
+        "containerName": "ragflow-vllm-reranker", "imageDigest": "sha256:image-serving", "dockerHost": "", "attachedContainers": ["docker-ragflow-cpu-1"],
     }  # fmt: skip
     assert exports["ragflow"]["baseUrl"] == url
     assert [command.split()[:3] for command in exports["verify"]] == [["docker", "exec", "docker-ragflow-cpu-1"], ["curl", "-fsS", "-m"]]
@@ -203,7 +204,7 @@ def test_an_external_service_is_described_and_nothing_is_deployed(service: list[
     url = "http://box:8000/v1"
     assert {name: recorded.exports[name] for name in EXPORTS - {"verify", "ragflow"}} == {
         "internalUrl": url, "hostUrl": url, "modelName": "elsewhere", "networkName": "", "containerName": "",
-        "imageDigest": "", "attachedContainers": [],
+        "imageDigest": "", "dockerHost": "", "attachedContainers": [],
         "composeOverride": "",
     }  # fmt: skip
     assert (recorded.exports["ragflow"]["modelName"], recorded.exports["ragflow"]["baseUrl"]) == ("elsewhere", url)

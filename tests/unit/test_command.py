@@ -1,0 +1,154 @@
+"""The command `rerank` as a user meets it: help, wrong usage, exit codes, what goes to which stream, and the package that brings it."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from rerank import deployed, house
+from rerank.command import VERBS, app
+from rerank.version import VERSION
+from tests.support.recording import ROOT
+
+run = CliRunner()
+
+
+def rerank(*words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, without a terminal."""
+    told = {**os.environ, "COLUMNS": "200", **environment}
+    return subprocess.run([sys.executable, "-m", "rerank", *words], input=stdin, capture_output=True, text=True, timeout=120, env=told, cwd=ROOT)
+
+
+def test_help_lists_every_verb_and_imports_none() -> None:
+    code = "import sys; from rerank.command import app; app(['--help'], standalone_mode=False); " + (
+        "print('IMPORTED', [name for name in sys.modules if name.startswith(('rerank.command.', 'serving', 'yaml', 'requests', 'torch'))])"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT, check=True).stdout
+    assert [verb for verb in VERBS if verb not in said] == []
+    assert "Exit status" in said
+    assert said.splitlines()[-1] == "IMPORTED ['rerank.command.out']"
+
+
+@pytest.mark.parametrize(
+    "verb", [*([name] for name in VERBS), *(["serve", name] for name in ("start", "run", "status", "tail", "stop", "restart"))], ids=" ".join
+)
+def test_every_verb_has_a_help_text(verb: list[str]) -> None:
+    found = run.invoke(app, [*verb, "--help"])
+    assert found.exit_code == 0, found.output
+    assert f"rerank {' '.join(verb)}" in found.output.replace("\n", " ")
+
+
+def test_the_version_is_the_packages() -> None:
+    assert run.invoke(app, ["--version"]).output == f"rerank {VERSION}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sreve"], "Did you mean 'serve'?"),
+        (["serve", "begin"], "No such command 'begin'"),
+        (["serve", "start", "--engine", "llama"], "'llama' must be vllm or mock"),
+        (["serve", "start", "--device", "tpu"], "'tpu' must be cpu or gpu"),
+        (["serve", "start", "--port", "0"], "1<=x<=65535"),
+        (["serve", "start", "--kv-cache-gib", "0"], "must be from 1 to 1024 GiB"),
+        (["serve", "start", "--dtype", "int8"], "must be one of auto, float32"),
+        (["serve", "start", "--name", "../x"], "letters, digits"),
+        (["serve", "start", "stray"], "is no argument of vLLM's"),
+        (["serve", "stop", "--grace", "-1"], "0<=x<=3600"),
+        (["cold", "query"], "Missing argument"),
+        (["cold", "--engine", "tgi", "query", "document"], "must be vllm or transformers"),
+        (["cold", "query", "-"], "no document on standard input"),
+        (["fetch", "nobody"], "must be OWNER/NAME"),
+        (["fetch", "Qwen/Qwen3-Reranker-4B"], "say --revision"),
+        (["fetch", "--source", "ftp"], "must be hub or modelscope"),
+        (["status", "ftp://x"], "is no http address"),
+        (["status", "/no/such/file"], "cannot be read"),
+        (["status", "-", "--stack", "laptop"], "give one"),
+        (["status", "--stack", "nowhere"], "choose one of home-server, laptop, mock"),
+        (["logs", "http://127.0.0.1:9"], "has no log that HTTP shows"),
+        (["wait", "--timeout", "-1"], "x>=0"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_wrong_usage_ends_with_2_and_says_what_is_right(words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "400")
+    found = run.invoke(app, words, env={"TERMINAL_WIDTH": "400"})
+    assert found.exit_code == 2, found.output
+    assert said in " ".join(found.stderr.split())
+    assert found.stdout == ""
+
+
+def test_a_refusal_is_one_sentence_on_standard_error_without_colour_where_that_is_no_terminal() -> None:
+    done = rerank("status", "http://127.0.0.1:9/v1", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["state"] == deployed.UNREACHED
+    done = rerank("status", "-", stdin="{}")
+    assert done.returncode == 1
+    assert done.stderr == "error: standard input has no internalUrl: the stack is not up, run 'make up' (or pulumi up) first\n"
+    assert done.stdout == ""
+
+
+def test_a_pipe_that_closes_early_ends_the_command_without_a_trace() -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m rerank serve start --help | head -1; echo ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=ROOT,
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_shell_completion_completes_verbs() -> None:
+    told = {"_RERANK_COMPLETE": "complete_bash", "COMP_WORDS": "rerank sta", "COMP_CWORD": "1"}
+    done = rerank(**told)
+    assert done.stdout.split() == ["status"]
+
+
+def test_the_defaults_are_pulumi_yamls() -> None:
+    assert house.defaults()["kv_cache_gib"] == 1
+    assert house.defaults()["max_body_mib"] == 16
+    assert house.snake("gpuMemoryUtilizationPercent") == "gpu_memory_utilization_percent"
+
+
+def test_a_package_of_the_same_name_in_this_process_is_no_house(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "serving", json)
+    with pytest.raises(ImportError, match="another package named serving"):
+        house.enter("serving")
+
+
+def test_an_installed_copy_has_the_server_inside_and_nothing_general_beside_it(tmp_path: Path) -> None:
+    code = "import sys; sys.argv = ['x']; from setuptools import build_meta; print(build_meta.build_wheel(sys.path.pop(), None))"
+    source = tmp_path / "source"
+    archive = subprocess.run(
+        ["git", "ls-files", "-z", "rerank", "serving", "host", "Pulumi.yaml", "pyproject.toml", "README.md", "MANIFEST.in"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in archive.stdout.decode().split("\0")[:-1]:
+        target = source / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.append({str(tmp_path)!r}); {code}"], cwd=source, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]) as wheel:
+        names = wheel.namelist()
+        assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"rerank"}
+        wheel.extractall(tmp_path / "site")
+    placed = {name.removeprefix("rerank/_house/") for name in names if name.startswith("rerank/_house/")}
+    wanted = {name for name in archive.stdout.decode().split("\0")[:-1] if name.startswith(("serving/", "host/", "Pulumi.yaml"))}
+    assert placed == wanted
+    told = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "XDG_STATE_HOME": str(tmp_path / "state")}
+    shown = subprocess.run(
+        [sys.executable, "-m", "rerank", "serve", "status", "--json"], cwd=tmp_path, env=told, capture_output=True, text=True, timeout=60
+    )
+    assert (shown.returncode, shown.stdout) == (1, "[]\n"), shown.stderr
