@@ -71,11 +71,7 @@ def refusals_on(s: Settings, host: Host, owner: str, *, port: str = "") -> list[
     # Intel's OpenMP, with which the engine can be a fork, is there for x86 alone.
     if host.architecture not in X86 and (said := lacking_memory(s, forks=False)):
         refusals.append(said)
-    if s.backend == "gpu" and "nvidia" not in host.runtimes:
-        refusals.append(
-            f"backend: 'gpu' needs the NVIDIA runtime and this Docker host has {', '.join(sorted(host.runtimes)) or 'none'}; install "
-            "nvidia-container-toolkit there, or set backend to cpu"
-        )
+    refusals += gpu_refusals(s, host)
     taken = host.container(s.container_name)
     if taken and not labels.owned(taken.labels, owner):
         whose = taken.labels.get(labels.OWNER)
@@ -83,10 +79,21 @@ def refusals_on(s: Settings, host: Host, owner: str, *, port: str = "") -> list[
         refusals.append(
             f"containerName: a container {s.container_name!r} exists already, and {maker}; remove it (docker rm -f {s.container_name}), or choose another name"
         )
-    return [*refusals, *_network_refusals(s, host), *_port_refusals(s, host, owner, port)]
+    return [*refusals, *network_refusals(s, host), *(port_refusals(s, host, port) if wants_port(s, host, owner) else ())]
 
 
-def _network_refusals(s: Settings, host: Host) -> Iterable[str]:
+def gpu_refusals(s: Settings, said: facts.Facts) -> list[str]:
+    """Why the daemon gives no container a GPU."""
+    if s.backend != "gpu" or "nvidia" in said.runtimes:
+        return []
+    return [
+        f"backend: 'gpu' needs the NVIDIA runtime and this Docker host has {', '.join(sorted(said.runtimes)) or 'none'}; install "
+        "nvidia-container-toolkit there, or set backend to cpu"
+    ]
+
+
+def network_refusals(s: Settings, host: Host) -> Iterable[str]:
+    """Why the network that exists does not do."""
     key, name = ("ragflowNetwork", s.ragflow_network) if s.ragflow_mode == "join" else ("networkName", s.network_name)
     network = host.networks.get(name)
     if network is None:
@@ -106,10 +113,8 @@ def _network_refusals(s: Settings, host: Host) -> Iterable[str]:
         )
 
 
-def _port_refusals(s: Settings, host: Host, owner: str, port: str) -> Iterable[str]:
-    """`port`: what host/ports.py saw besides containers."""
-    if not wants_port(s, host, owner):
-        return
+def port_refusals(s: Settings, host: Host, port: str) -> Iterable[str]:
+    """Why hostPort is not to be had. `port`: what host/ports.py saw besides containers."""
     other = "set hostPort to another, or to 0 for none (RAGFlow does not need it)"
     holder = next(
         (item for item in host.containers if item.running and item.name != s.container_name and any(_meets(s, at) for at in item.ports)), None

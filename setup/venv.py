@@ -47,6 +47,12 @@ def ensure(edge: Edge, lock: str) -> Path:
     return python
 
 
+def stale(root: Path) -> str:
+    """Name of the runtime's lock file where .venv holds something else than that pins; '' where it is as it should be."""
+    digest = hashlib.sha256((root / RUNTIME_LOCK).read_bytes()).hexdigest()
+    return "" if _read(root / ".venv/.locks.json").get(RUNTIME_LOCK) == digest else RUNTIME_LOCK
+
+
 def pins(root: Path, lock: str = RUNTIME_LOCK) -> dict[str, str]:
     """Name -> version of every package that a lock file pins."""
     rows = [line.split(" ", 1)[0].split("==") for line in (root / lock).read_text().splitlines() if line[:1].isalnum() and "==" in line]
