@@ -3,9 +3,9 @@
 import dataclasses
 import json
 import math
-import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from config import fits
 from config.settings import Settings
@@ -122,9 +122,9 @@ def capacity_rows(s: Settings, said: Facts, machine: Machine | None) -> list[Row
     rows = []
     if s.cpus > said.cpus:
         rows.append(Row("cpus", "fail", f"{s.cpus} is more than the {said.cpus} of this Docker host", f"set it to {said.cpus} or less"))
-    name, cure = "memoryGiB", "lower it, or take a smaller model"
+    name, cure = "model memory", "lower memoryGiB, or take a smaller model"
     if s.memory_gib * GIB > said.memory:
-        return [*rows, Row(name, "fail", f"{s.memory_gib} is more than the {said.memory / GIB:.1f} GiB of this Docker host", cure)]
+        return [*rows, Row(name, "fail", f"memoryGiB {s.memory_gib} is more than the {said.memory / GIB:.1f} GiB of this Docker host", cure)]
     shape = KNOWN_MODELS.get(s.model_slug)
     if s.backend != "cpu" or shape is None:
         return [
@@ -239,7 +239,7 @@ def proxy_rows(s: Settings, held: Mapping[str, Mapping[str, str]]) -> list[Row]:
     for name, environment in sorted(held.items()):
         proxy = next((variable for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY") if environment.get(variable)), "")
         spared = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
-        if not proxy or urllib.request.proxy_bypass_environment(s.container_name, {"no": spared}):
+        if not proxy or proxy_bypass_environment(s.container_name, {"no": spared}):
             rows.append(Row("its proxy", "ok", f"{name} has {'one that spares ' + s.container_name if proxy else 'none'}"))
             continue
         rows.append(
