@@ -285,9 +285,8 @@ class Doctor:
         """The answers, from where, and whether that is this machine. Unsent."""
         questions, place = self._questions(), self._place()
         if place is None:
-            raise Unsent(
-                "the Docker host is another machine, and nothing can be asked from there: it has no image with Python, and ssh is not the way to it"
-            )
+            silent = "does not answer" if not self._usable() else "has no image with Python, and is not reached by ssh"
+            raise Unsent(f"they are asked from the Docker host, which is another machine and {silent}")
         if not questions:
             return [], place.where, place.where == "this machine"
         answers = self.send(self.edge, place, questions, seconds=NETWORK_SECONDS, proxies=network.told(self.s), ca=self.ca)

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rerank import deployed, house
+from rerank._build import HOUSE
 from rerank.command import VERBS, app
 from rerank.version import VERSION
 from tests.support.recording import ROOT
@@ -127,7 +128,7 @@ def test_an_installed_copy_has_the_server_inside_and_nothing_general_beside_it(t
     code = "import sys; sys.argv = ['x']; from setuptools import build_meta; print(build_meta.build_wheel(sys.path.pop(), None))"
     source = tmp_path / "source"
     archive = subprocess.run(
-        ["git", "ls-files", "-z", "rerank", "serving", "host", "Pulumi.yaml", "pyproject.toml", "README.md", "MANIFEST.in"],
+        ["git", "ls-files", "-z", "rerank", *HOUSE, "pyproject.toml", "README.md", "MANIFEST.in"],
         cwd=ROOT,
         capture_output=True,
         check=True,
@@ -145,10 +146,21 @@ def test_an_installed_copy_has_the_server_inside_and_nothing_general_beside_it(t
         assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"rerank"}
         wheel.extractall(tmp_path / "site")
     placed = {name.removeprefix("rerank/_house/") for name in names if name.startswith("rerank/_house/")}
-    wanted = {name for name in archive.stdout.decode().split("\0")[:-1] if name.startswith(("serving/", "host/", "Pulumi.yaml"))}
+    wanted = {name for name in archive.stdout.decode().split("\0")[:-1] if name.split("/")[0] in HOUSE}
     assert placed == wanted
     told = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "XDG_STATE_HOME": str(tmp_path / "state")}
     shown = subprocess.run(
         [sys.executable, "-m", "rerank", "serve", "status", "--json"], cwd=tmp_path, env=told, capture_output=True, text=True, timeout=60
     )
     assert (shown.returncode, shown.stdout) == (1, "[]\n"), shown.stderr
+    looked = subprocess.run(
+        [sys.executable, "-m", "rerank", "doctor", "--json", "--docker-host", "unix:///nowhere", "--seconds", "60"],
+        cwd=tmp_path,
+        env=told,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = {row["name"]: row for row in json.loads(looked.stdout)["rows"]}
+    assert (looked.returncode, found["settings"]["level"], found["pulumi"]["level"]) == (1, "ok", "not seen"), looked.stderr
+    assert "unix:///nowhere" in json.dumps(found)

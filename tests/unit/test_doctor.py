@@ -142,7 +142,7 @@ def looked(
 
     doctor = Doctor(host, stack or a_stack(), host.root, send=send, registry_get=lambda _path: registry, port=lambda *_, **__: port)
     report = doctor.report(seconds)
-    assert [row for row in report.rows if "broke" in row.text] == []
+    assert [row for row in report.rows if "itself broke" in row.text] == []
     return report, {row.name: row for row in report.rows}
 
 
@@ -634,7 +634,7 @@ def test_a_terminal_gets_one_table_in_which_words_of_others_are_no_markup(
     ("words", "said"),
     [
         (["--stack", "nowhere"], "choose one of home-server, laptop, mock"),
-        (["--seconds", "0"], "<=x<=600"),
+        (["--seconds", "0"], "x>=1"),
         (["stray"], "unexpected extra argument"),
     ],
 )
