@@ -152,7 +152,7 @@ class Doctor:
         return found.state == "ready" and not found.facts.podman and found.facts.kind == "linux"
 
     def _deployed(self) -> bool:
-        return machine.ours(self.s, self.host()) is not None
+        return machine.ours(self.s, self.host(), self.stack.name) is not None
 
     def _daemon(self) -> list[Row]:
         found = self.daemon()
@@ -194,7 +194,7 @@ class Doctor:
         look = {"what": "machine", "disk": "/"}
         questions: list[dict[str, Any]] = [look]
         places: list[Place] = []
-        own = machine.ours(self.s, host)
+        own = machine.ours(self.s, host, self.stack.name)
         if own and own.running:
             words = (*self.docker, "exec", "--interactive", own.name, "python3", "-c", sent.BOOT)
             places.append(Place(words=words, where=f"the container {own.name}"))
@@ -307,7 +307,7 @@ class Doctor:
         addresses = [(str(question["url"]), answer) for question, answer in pairs if question["what"] == "address"]
         pages = network.indexes(self.s)
         built = self._usable() and self._deployed()
-        indexes = [network.index_row(url, answer, where=where, built=built) for url, answer in addresses if url in pages]
+        indexes = [network.index_row(url, answer, where=where, built=built, without=pages[url]) for url, answer in addresses if url in pages]
         return [*indexes, *mirrors, *self._model_files(), *told, network.clock_row(addresses, where=where, here=here, said=said)]
 
     def _model_there(self) -> bool:
@@ -331,13 +331,18 @@ class Doctor:
         image = network.base(self.s)
         if not image or not self._usable():
             return []
-        there = self.edge.run([*self.docker, "image", "inspect", "--format", "{{.Id}}", image], PROGRAM_SECONDS).code == 0 or self._deployed()
-        host = self.host()
-        if there or host is None:
-            return [network.registry_row(image, registry.Answer("unknown"), there=there)]
+        host, names = self.host(), registry.candidates(image, self.s.image_registries)
+        held = self.edge.run([*self.docker, "image", "inspect", "--format", "{{.Id}}", registry.local(image), *names], PROGRAM_SECONDS)
+        if held.out.strip() or self._deployed() or host is None:
+            return [network.registry_row(self.s, {}, there=True)]
         folder = Path(self.edge.env.get("DOCKER_CONFIG") or self.edge.home / ".docker")
-        login = registry.logged_in(registry.split(image)[0], folder)
-        return [network.registry_row(image, registry.has(image, host.platform, self.registry_get, login=login), there=False)]
+
+        def ask(name: str) -> registry.Answer:
+            login = registry.logged_in(registry.split(name)[0], folder)
+            return registry.has(name, host.platform, self.registry_get, login=login)
+
+        asked = {name: later(functools.partial(ask, name)) for name in names}
+        return [network.registry_row(self.s, {name: answer() for name, answer in asked.items()}, there=False)]
 
     def _external(self) -> list[Row]:
         url = self.s.external_url.rstrip("/")
@@ -362,7 +367,11 @@ class Doctor:
         if host is None:
             return []
         seen = self.port(host.endpoint, same=publishes_here(host), address=self.s.bind_address, port=self.s.host_port) if self.s.host_port else ""
-        table = [machine.name_row(self.s, host), machine.port_row(self.s, host, seen), *machine.network_rows(self.s, host)]
+        table = [
+            machine.name_row(self.s, host, self.stack.name),
+            machine.port_row(self.s, host, seen, self.stack.name),
+            *machine.network_rows(self.s, host),
+        ]
         ragflows = machine.ragflows(self.s, host)
         if ragflows:
             described = self.edge.run([*self.docker, "container", "inspect", *ragflows], PROGRAM_SECONDS)

@@ -9,7 +9,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from config import fits
 from config.settings import Settings
-from host import ragflow
+from host import labels, ragflow
 from host.facts import GIB, Facts, Use
 from host.observe import Container, Host
 from host.ragflow import NotFound
@@ -20,7 +20,6 @@ from serving.launch.machine import Cpu, Machine
 from serving.memory import KNOWN_MODELS, engine_bytes
 
 X86 = ("x86_64", "amd64")
-LABELS = "io.ragflow-reranker."
 
 
 def of_answer(answer: Mapping[str, Any]) -> tuple[Machine, int]:
@@ -53,24 +52,24 @@ def use_of(s: Settings, *, deployed: bool) -> Use:
     )
 
 
-def ours(s: Settings, host: Host | None) -> Container | None:
-    """The stack's container, where the host has one of that name that a stack of this project made."""
+def ours(s: Settings, host: Host | None, stack: str) -> Container | None:
+    """The stack's container, where the host has one of that name that a stack of this name made ('': any). Whether of this checkout, its state alone would tell."""
     found = host.container(s.container_name) if host else None
-    return found if found and any(label.startswith(LABELS) for label in found.labels) else None
+    owner = found.labels.get(labels.OWNER, "").split("/") if found else []
+    return found if len(owner) > 1 and stack in ("", owner[1]) else None
 
 
-def name_row(s: Settings, host: Host) -> Row:
+def name_row(s: Settings, host: Host, stack: str) -> Row:
+    """containerName: free, the stack's, or somebody else's."""
     held = host.container(s.container_name)
-    if held and not ours(s, host):
-        return Row(
-            "container",
-            "fail",
-            f"a container {s.container_name!r} exists already, and this project did not make it",
-            f"remove it (docker rm -f {s.container_name}), or set another containerName",
-        )
-    if held:
+    if held is None:
+        return Row("container", "ok", f"{s.container_name}: none yet")
+    if ours(s, host, stack):
         return Row("container", "ok", f"{s.container_name} is deployed, and {'runs' if held.running else 'does not run'}")
-    return Row("container", "ok", f"{s.container_name}: none yet")
+    owner = held.labels.get(labels.OWNER)
+    maker = f"the stack {owner} made it" if owner else "this project did not make it"
+    remove = "set another containerName and hostPort" if owner else f"remove it (docker rm -f {s.container_name}), or set another containerName"
+    return Row("container", "fail", f"a container {s.container_name!r} exists already, and {maker}", remove)
 
 
 def cpu_rows(s: Settings, machine: Machine | None, *, where: str, why: str) -> list[Row]:
@@ -170,11 +169,11 @@ def gpu_row(s: Settings, said: Facts, seen: str | None) -> Row:
     return Row("gpu", "ok", f"the NVIDIA runtime, and {'; '.join(line.split(' (UUID')[0] for line in gpus)}")
 
 
-def port_row(s: Settings, host: Host, port: str) -> Row:
+def port_row(s: Settings, host: Host, port: str, stack: str) -> Row:
     """hostPort. `port`: what host/ports.py saw besides containers."""
     if not s.host_port:
         return Row("hostPort", "ok", "0: none is published, and RAGFlow needs none")
-    mine = ours(s, host)
+    mine = ours(s, host, stack)
     if mine and any(number == s.host_port for _, number in mine.ports):
         return Row("hostPort", "ok", f"{s.host_port} on {s.bind_address} is the reranker's already")
     for refusal in fits.port_refusals(s, host, port):

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from config.settings import Settings
 from host.facts import CLOCK_SECONDS, Facts, span
-from host.registry import Answer
+from host.registry import Answer, split
 from host.rows import Level, Row
 from serving.populate.files import ABSENT, GATED, REVISION
 
@@ -37,11 +37,15 @@ def sources(s: Settings) -> list[dict[str, Any]]:
     return [{"what": "mirror", "endpoint": mirror.rstrip("/"), **named} for mirror in mirrors]
 
 
-def indexes(s: Settings) -> list[str]:
-    """The pages of the package indexes that the image build asks."""
+def indexes(s: Settings) -> dict[str, str]:
+    """The pages of the package indexes that the image build asks, and what becomes of it where one does not answer ('' where nothing does)."""
     if s.backend != "cpu" or s.image_strategy != "wheel":
-        return []
-    return [f"{index.rstrip('/')}/{s.vllm_package}/" for index in (s.package_index or INDEX, *filter(None, [s.extra_index]))]
+        return {}
+    without = "torch then comes from the package index, with 3.4 GB for GPUs"
+    return {
+        **{f"{index.rstrip('/')}/{s.vllm_package}/": "" for index in (s.package_index or INDEX, *filter(None, [s.extra_index]))},
+        **{f"{index.rstrip('/')}/torch/": without for index in s.torch_indexes},
+    }
 
 
 def base(s: Settings) -> str:
@@ -111,35 +115,41 @@ def _certificate(text: str) -> str:
     return f"its certificate is not believed ({why})"
 
 
-def index_row(url: str, answer: Mapping[str, Any] | None, *, where: str, built: bool) -> Row:
-    """The package index, asked for vLLM's page. `built`: the image is there, so that only another build would ask."""
-    name, level = _host(url), "warn" if built else "fail"
-    later = "; the image is built already, another build would fail" if built else ""
-    way = "set packageIndex to a mirror that this host reaches; httpsProxy and caBundle where a company's proxy stands between"
-    if answer is None:
-        return Row(name, level, f"no answer in time from {url} (asked from {where}){later}", way)  # type: ignore[arg-type]
-    if answer.get("failure"):
-        said = _certificate(str(answer["failure"]))
-        return Row(name, level, f"{url}: {said} (asked from {where}){later}", TRUST if said != answer["failure"] else way)  # type: ignore[arg-type]
-    if answer["status"] == 200:
+def index_row(url: str, answer: Mapping[str, Any] | None, *, where: str, built: bool, without: str) -> Row:
+    """A package index, asked for a page that the build asks it for. `built`: the image is there, so that only another build would ask; `without`: what is done then."""
+    name = _host(url)
+    if answer and answer.get("status") == 200:
         return Row(name, "ok", f"answers for {urlsplit(url).path} (asked from {where})")
-    return Row(name, level, f"{url} answered {answer['status']} (asked from {where}){later}", way)  # type: ignore[arg-type]
+    level: Level = "warn" if built or without else "fail"
+    later = f"; {without}" if without else "; the image is built already, another build would fail" if built else ""
+    way = "set packageIndex to a mirror that this host reaches; httpsProxy and caBundle where a company's proxy stands between"
+    if without:
+        way = "name another in torchIndexes, or none with []"
+    said = "no answer in time" if answer is None else str(answer.get("failure") or f"answered {answer['status']}")
+    if _certificate(said) != said:
+        said, way = _certificate(said), TRUST
+    return Row(name, level, f"{url}: {said} (asked from {where}){later}", way)
 
 
-def registry_row(image: str, answer: Answer, *, there: bool) -> Row:
-    """The registry of the base image, asked by the daemon itself. `there`: the daemon has the image."""
+def registry_row(s: Settings, answers: Mapping[str, Answer], *, there: bool) -> Row:
+    """The base image, asked for by the daemon itself at each registry: `answers` by the name it has there. `there`: the daemon has the image."""
+    image = _short(base(s))
     if there:
-        return Row("base image", "ok", f"{_short(image)} is on the Docker host already")
-    if answer.has == "yes":
-        return Row("base image", "ok", f"its registry has {_short(image)} (asked by the Docker daemon)")
-    if answer.has == "unknown":
-        return Row("base image", "not seen", f"{_short(image)} is not on the Docker host, and this daemon cannot ask its registry without a pull")
-    return Row(
-        "base image",
-        "fail",
-        f"the Docker daemon gets no {_short(image)}: {answer.why}",
-        "set baseImage to a registry that the daemon reaches, give the daemon a proxy (docs.docker.com/engine/daemon/proxy) or a registry mirror, or pull it there by hand",
-    )
+        return Row("base image", "ok", f"{image} is on the Docker host already")
+    if has := next((name for name, answer in answers.items() if answer.has == "yes"), ""):
+        return Row("base image", "ok", f"{split(has)[0]} has {image} (asked by the Docker daemon)")
+    if any(answer.has == "unknown" for answer in answers.values()):
+        return Row("base image", "not seen", f"{image} is not on the Docker host, and this daemon cannot ask a registry without a pull")
+    tried = "; ".join(f"{split(name)[0]}: {answer.why}" for name, answer in answers.items())
+    way = "set imageRegistries to what the daemon reaches, give the daemon a proxy (docs.docker.com/engine/daemon/proxy), or pull the image there by hand"
+    if s.image_from_packages and base(s) == s.base_image:
+        return Row(
+            "base image",
+            "warn",
+            f"no registry gives the Docker daemon {image} ({tried}); it would be made from Debian's packages where that can be",
+            way,
+        )
+    return Row("base image", "fail", f"no registry gives the Docker daemon {image}: {tried}", way)
 
 
 def _short(image: str) -> str:

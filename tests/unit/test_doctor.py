@@ -151,7 +151,19 @@ def test_a_good_host_has_nothing_in_the_way_and_every_fault_would_have_its_row(h
     assert report.right, [row for row in report.rows if row.level == "fail"]
     assert list(found) == [
         *("settings", "daemon", "cpus", "memory", "buildkit", "cpu", "cores", "model memory", "disk", "base image"),
-        *("pypi.org", "hf-mirror.com", "huggingface.co", "caBundle", "proxy", "clock", "container", "hostPort", "network", "RAGFlow"),
+        *(
+            "pypi.org",
+            "download.pytorch.org",
+            "hf-mirror.com",
+            "huggingface.co",
+            "caBundle",
+            "proxy",
+            "clock",
+            "container",
+            "hostPort",
+            "network",
+            "RAGFlow",
+        ),
         *(".venv", "pulumi", "plugins", "passphrase", "RAGFlow's call"),
     ]
     assert found["cpu"].text.endswith("(seen in a container of vllm-cpu:0.32.0): the model runs in bfloat16, since the CPU has avx512_bf16")
@@ -299,11 +311,15 @@ def test_a_taken_port_is_told_with_who_has_it(host: Host) -> None:
     assert "another" in found["hostPort"].remedy
 
 
-def test_a_base_image_that_the_daemon_does_not_get_is_told_in_its_own_words(host: Host) -> None:
-    _, found = looked(host, registry=(500, json.dumps({"message": "proxyconnect tcp: dial tcp: i/o timeout"})))
-    assert (found["base image"].level, "i/o timeout" in found["base image"].text) == ("fail", True)
-    host.answers["image inspect"] = Result(0, "sha256:1")
-    assert looked(host, registry=(500, "{}"))[1]["base image"].level == "ok"
+@pytest.mark.parametrize("from_packages", [False, True])
+def test_a_base_image_that_the_daemon_does_not_get_is_told_in_its_own_words(host: Host, from_packages: bool) -> None:
+    refused = (500, json.dumps({"message": "proxyconnect tcp: dial tcp: i/o timeout"}))
+    stack = a_stack(image_from_packages=from_packages, image_registries=("docker.io", "mirror.gcr.io"))
+    _, found = looked(host, stack, registry=refused)
+    assert (found["base image"].level, found["base image"].text.count("i/o timeout")) == ("warn" if from_packages else "fail", 2)
+    assert "imageRegistries" in found["base image"].remedy
+    host.answers["image inspect"] = Result(1, "sha256:1\n", "no such image: the others")
+    assert looked(host, stack, registry=refused)[1]["base image"].level == "ok"
 
 
 def test_one_mirror_that_serves_is_enough(host: Host) -> None:
@@ -314,6 +330,23 @@ def test_one_mirror_that_serves_is_enough(host: Host) -> None:
     assert report.right
     assert found["hf-mirror.com"].level == "warn"
     assert "the next one is asked" in found["hf-mirror.com"].text
+
+
+def test_a_container_of_another_stack_is_not_taken_for_ours(host: Host) -> None:
+    host.containers.append(described("ragflow-vllm-reranker", labels={"io.ragflow-reranker.owner": "ragflow-reranker/other/1a2b"}))
+    _, found = looked(host, dataclasses.replace(a_stack(), name="laptop"))
+    assert (found["container"].level, "ragflow-reranker/other/1a2b" in found["container"].text) == ("fail", True)
+    assert looked(host, dataclasses.replace(a_stack(), name="other"))[1]["container"].level == "ok"
+
+
+def test_an_index_that_torch_can_do_without_is_not_in_the_way(host: Host) -> None:
+    def address(question: dict[str, Any]) -> dict[str, Any]:
+        dead = {"failure": "TimeoutError: timed out", "status": 0, "ahead": None}
+        return dead if "pytorch" in question["url"] else ANSWERS["address"]
+
+    report, found = looked(host, answers={"address": address})
+    assert (report.right, found["download.pytorch.org"].level) == (True, "warn")
+    assert "3.4 GB" in found["download.pytorch.org"].text
 
 
 def test_what_a_deployed_stack_no_longer_needs_is_not_in_the_way(host: Host) -> None:
@@ -634,7 +667,7 @@ def test_a_terminal_gets_one_table_in_which_words_of_others_are_no_markup(
     ("words", "said"),
     [
         (["--stack", "nowhere"], "choose one of home-server, laptop, mock"),
-        (["--seconds", "0"], "x>=1"),
+        (["--seconds", "0"], "'--seconds'"),
         (["stray"], "unexpected extra argument"),
     ],
 )
