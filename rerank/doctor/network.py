@@ -1,6 +1,7 @@
 """What the network gives: mirrors, package index, registries, proxies, certificates, clocks. Pure: the probe's answers in, rows out."""
 
 import ipaddress
+import re
 import ssl
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from serving.populate.files import ABSENT, GATED, REVISION
 
 WRONG_CLOCK_SECONDS = 86400  # beyond it certificates do not verify and tokens are refused
 INDEX = "https://pypi.org/simple"
+GO = re.compile(r'^\w+ "\S+": ')  # what Docker's errors begin with: the question
 PROXIES = {"httpProxy": ("HTTP_PROXY", "http_proxy"), "httpsProxy": ("HTTPS_PROXY", "https_proxy")}
 
 
@@ -108,9 +110,9 @@ TRUST = "put the CA of your company's proxy into certs/ and set caBundle to its 
 
 
 def _certificate(text: str) -> str:
-    """OpenSSL's own words of a certificate, in short."""
+    """OpenSSL's own words of a certificate, in short, and the resolver's of a name."""
     if "CERTIFICATE_VERIFY_FAILED" not in text:
-        return text
+        return re.sub(r"gaierror: \[Errno -?\d+\] ", "its name is not found: ", text)
     why = text.split("certificate verify failed:", 1)[-1].split("(_ssl", 1)[0].strip(" :)")
     return f"its certificate is not believed ({why})"
 
@@ -126,9 +128,9 @@ def index_row(url: str, answer: Mapping[str, Any] | None, *, where: str, built: 
     if without:
         way = "name another in torchIndexes, or none with []"
     said = "no answer in time" if answer is None else str(answer.get("failure") or f"answered {answer['status']}")
-    if _certificate(said) != said:
-        said, way = _certificate(said), TRUST
-    return Row(name, level, f"{url}: {said} (asked from {where}){later}", way)
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        way = TRUST
+    return Row(name, level, f"{url}: {_certificate(said)} (asked from {where}){later}", way)
 
 
 def registry_row(s: Settings, answers: Mapping[str, Answer], *, there: bool) -> Row:
@@ -140,7 +142,7 @@ def registry_row(s: Settings, answers: Mapping[str, Answer], *, there: bool) -> 
         return Row("base image", "ok", f"{split(has)[0]} has {image} (asked by the Docker daemon)")
     if any(answer.has == "unknown" for answer in answers.values()):
         return Row("base image", "not seen", f"{image} is not on the Docker host, and this daemon cannot ask a registry without a pull")
-    tried = "; ".join(f"{split(name)[0]}: {answer.why}" for name, answer in answers.items())
+    tried = "; ".join(f"{split(name)[0]}: {GO.sub('', answer.why)}" for name, answer in answers.items())
     way = "set imageRegistries to what the daemon reaches, give the daemon a proxy (docs.docker.com/engine/daemon/proxy), or pull the image there by hand"
     if s.image_from_packages and base(s) == s.base_image:
         return Row(

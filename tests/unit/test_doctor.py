@@ -190,7 +190,7 @@ def test_nothing_is_run_that_changes_the_host(host: Host) -> None:
     assert [line for line in host.ran if line.startswith("docker ") and not line.removeprefix("docker ").startswith(asking)] == []
 
 
-BROKEN: dict[str, tuple[Callable[[Host], None], dict[str, Any], dict[str, Any], str, str, str]] = {
+BROKEN: dict[str, tuple[Callable[[Host], object], dict[str, Any], dict[str, Any], str, str, str]] = {
     # what is wrong: (the host, keys of the stack, the probe's answers) -> (the row, what it says, what to do)
     "no docker program": (lambda h: h.installed.discard("docker"), {}, {}, "docker", "no docker program on PATH", "install"),
     "daemon down": (
@@ -223,12 +223,12 @@ BROKEN: dict[str, tuple[Callable[[Host], None], dict[str, Any], dict[str, Any], 
     "more CPUs than there are": (lambda h: h.info.update(NCPU=1), {}, {}, "cpus", "2 is more than the 1", "set it to 1"),
     "gpu without its runtime": (lambda h: None, {"backend": "gpu"}, {}, "gpu", "Failed to infer device type", "nvidia-container-toolkit"),
     "gpu without a driver": (
-        lambda h: (h.info.update(Runtimes={"nvidia": {}}), h.installed.add("nvidia-smi"), None)[2],
+        lambda h: h.__dict__.update(info={**INFO, "Runtimes": {"nvidia": {}}}, installed={*h.installed, "nvidia-smi"}),
         *({"backend": "gpu"}, {}, "gpu", "the driver shows 0", "nvidia-smi"),
     ),
-    "Pulumi missing": (lambda h: (h.installed.discard("pulumi"), None)[1], {}, {}, "pulumi", "no Pulumi program", "make setup"),
+    "Pulumi missing": (lambda h: h.installed.difference_update({"pulumi"}), {}, {}, "pulumi", "no Pulumi program", "make setup"),
     "Pulumi old": (lambda h: h.answers.update({"pulumi version": Result(0, "v3.100.0")}), {}, {}, "pulumi", "older than 3.231.0", "make setup"),
-    "a plugin missing": (lambda h: (h.installed.discard("pulumi-resource-docker"), None)[1], {}, {}, "plugins", "no plugin docker 5.2.0", "make setup"),
+    "a plugin missing": (lambda h: h.installed.difference_update({"pulumi-resource-docker"}), {}, {}, "plugins", "no plugin docker 5.2.0", "make setup"),
     "no .venv": (lambda h: (h.root / ".venv/bin/python").unlink(), {}, {}, ".venv", "there is none", "make setup"),
     "index dead": (
         lambda h: None,
