@@ -21,15 +21,15 @@ def check(settings: Settings, host: Host, deployment: Deployment, names: Names, 
     return warnings_on(settings, host, deployment)
 
 
-def use_of(s: Settings, host: Host, deployment: Deployment) -> facts.Use:
-    """The settings, as far as the daemon's own facts matter to them."""
+def use_of(s: Settings, *, deployed: bool) -> facts.Use:
+    """The settings, as far as the daemon's own facts matter to them. `deployed`: the stack's container is there already."""
     return facts.Use(
         wheels=s.backend == "cpu" and s.image_strategy == "wheel",
         omit=s.missing_limits == "omit",
         directory=s.model_path if s.backend in ("cpu", "gpu") and s.model_source == "directory" else "",
         host_port=s.host_port,
         model_network=s.model_network if s.backend in ("cpu", "gpu") else "bridge",
-        deployed=_own(s, host, deployment) is not None,
+        deployed=deployed,
     )
 
 
@@ -50,7 +50,7 @@ def _meets(s: Settings, at: tuple[str, int]) -> bool:
 
 def warnings_on(s: Settings, host: Host, deployment: Deployment) -> list[str]:
     """What works, but not as somebody may think."""
-    said = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, deployment)) if verdict.level == "warn"]
+    said = [str(verdict) for verdict in facts.verdicts(host, use_of(s, deployed=_own(s, host, deployment) is not None)) if verdict.level == "warn"]
     network = host.networks.get(s.network_name)
     if s.ragflow_mode != "join" and network and not network.ipv4:
         said.append(
@@ -63,7 +63,9 @@ def warnings_on(s: Settings, host: Host, deployment: Deployment) -> list[str]:
 def refusals_on(s: Settings, host: Host, deployment: Deployment, names: Names, *, port: str = "") -> list[str]:
     """The reasons, in words; empty when the host fits."""
     # A host that nothing runs on has no further reasons.
-    refusals = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, deployment)) if verdict.level == "fail"]
+    refusals = [
+        str(verdict) for verdict in facts.verdicts(host, use_of(s, deployed=_own(s, host, deployment) is not None)) if verdict.level == "fail"
+    ]
     if s.cpus > host.cpus:
         refusals.append(f"cpus: {s.cpus} is more than the {host.cpus} of this Docker host; set it to {host.cpus} or less")
     if s.memory_gib * GIB > host.memory:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from config import fits
 from host import facts, ports, registry, rows
 from host.docker import environment
 from host.endpoint import Endpoint
@@ -162,7 +163,7 @@ class Doctor:
         if found.state != "ready":
             return [Row("daemon", "fail", f"{found.host or 'this machine'}: {found.detail}", cure)]
         said = self._facts(found)
-        use = machine.use_of(self.s, deployed=self._deployed())
+        use = fits.use_of(self.s, deployed=self._deployed())
         if not self._usable():
             return rows.of_verdicts(facts.verdicts(said, use))
         table = rows.of_daemon(said, where=found.host, use=use)
@@ -253,7 +254,7 @@ class Doctor:
         return [
             *table,
             *machine.capacity_rows(self.s, said, seen.machine),
-            rows.disk(said, machine.use_of(self.s, deployed=deployed), room=not deployed),
+            rows.disk(said, fits.use_of(self.s, deployed=deployed), room=not deployed),
         ]
 
     def _estimate(self) -> list[Row]:

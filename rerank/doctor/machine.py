@@ -10,7 +10,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 from config import fits
 from config.settings import Settings
 from host import labels, ragflow
-from host.facts import GIB, Facts, Use
+from host.facts import GIB, Facts
 from host.observe import Container, Host
 from host.ragflow import NotFound
 from host.rows import Row
@@ -37,19 +37,6 @@ def split(refusal: str) -> tuple[str, str, str]:
     name, _, rest = refusal.partition(": ")
     text, _, remedy = rest.partition("; ")
     return name, text, remedy
-
-
-def use_of(s: Settings, *, deployed: bool) -> Use:
-    """The settings, as far as the daemon's own facts matter to them."""
-    own = s.backend in ("cpu", "gpu")
-    return Use(
-        wheels=s.backend == "cpu" and s.image_strategy == "wheel",
-        omit=s.missing_limits == "omit",
-        directory=s.model_path if own and s.model_source == "directory" else "",
-        host_port=s.host_port,
-        model_network=s.model_network if own else "bridge",
-        deployed=deployed,
-    )
 
 
 def ours(s: Settings, host: Host | None, stack: str) -> Container | None:

@@ -11,6 +11,7 @@ import yaml
 
 from config.rules import refusals_of
 from config.settings import SECRETS, Settings, camel
+from setup.stack import names
 
 SEALED = "sealed-here"  # stands for a secret: long enough, one word
 
@@ -30,11 +31,6 @@ class Stack:
     refused: tuple[str, ...] = ()
     sealed: frozenset[str] = frozenset()
     salted: bool = False
-
-
-def names(checkout: Path) -> list[str]:
-    """The stacks that have a file."""
-    return sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (checkout / "stacks").glob("Pulumi.*.yaml"))
 
 
 def read(declared: Path, checkout: Path | None, name: str, docker_host: str | None = None) -> Stack:
@@ -58,6 +54,10 @@ def read(declared: Path, checkout: Path | None, name: str, docker_host: str | No
         given["dockerHost"] = docker_host
     defaults = {key: entry["default"] for key, entry in project["config"].items() if isinstance(entry, dict) and "default" in entry}
     known = {camel(item.name): item for item in dataclasses.fields(Settings)}
+    if strange := sorted(known.keys() ^ {key for key in project["config"] if ":" not in key}):
+        raise NoStack(
+            f"{declared} is of another release than this command ({', '.join(strange[:3])}): run 'python -m rerank doctor' of that checkout"
+        )
     refused = [f"{key}: no such key; Pulumi.yaml lists all of them" for key in sorted(given.keys() - known.keys())]
     sealed = frozenset(item.name for key, item in known.items() if isinstance(given.get(key), dict) and "secure" in given[key])
     values: dict[str, Any] = {}

@@ -628,6 +628,13 @@ def test_a_stack_file_that_is_none_is_refused_with_its_name(tmp_path: Path, text
         stacked(tmp_path, text)
 
 
+def test_a_checkout_of_another_release_is_refused_with_what_reads_it(tmp_path: Path) -> None:
+    text = (ROOT / "Pulumi.yaml").read_text()
+    (tmp_path / "Pulumi.yaml").write_text(text.replace("  cpus:\n", "  processors:\n"))
+    with pytest.raises(NoStack, match=r"of another release than this command \(cpus, processors\)"):
+        read(tmp_path, tmp_path, "")
+
+
 def test_a_stack_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(NoStack, match="choose one of home-server, laptop, mock"):
         read(ROOT, ROOT, "nowhere")
