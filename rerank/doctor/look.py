@@ -15,7 +15,7 @@ from host import facts, ports, registry, rows
 from host.docker import environment
 from host.endpoint import Endpoint
 from host.facts import Facts
-from host.observe import Host, observe, publishes_here, with_disk
+from host.observe import Host, HostError, observe, publishes_here, with_disk
 from host.rows import Row
 from rerank.doctor import checkout, estimate, machine, network, sent
 from rerank.doctor.estimate import Speed
@@ -99,6 +99,7 @@ class Doctor:
         self.registry_get = registry_get or registry.over_docker(environment(self.s.docker_host), REGISTRY_SECONDS)
         self.docker = ("docker", *(("--host", self.s.docker_host) if self.s.docker_host else ()))
         self.ca_row, self.ca = network.ca_row(self.s, root)
+        self.unobserved = ""  # why the daemon that answered did not tell what is on it
 
     def report(self, seconds: float = SECONDS) -> Report:
         """Looks, `seconds` at most."""
@@ -136,10 +137,18 @@ class Doctor:
     def _facts(self, found: Daemon) -> Facts:
         return with_disk(found.facts, Endpoint(found.host))
 
+    def _address(self) -> str:
+        """The daemon's: the stack's, else the one that the docker program is set to."""
+        return self.s.docker_host or self.daemon().host
+
     def _observed(self) -> Host | None:
         if self.daemon().state != "ready" or self.daemon().facts.podman:
             return None
-        return observe(self.s.docker_host, run=self._docker_run)
+        try:
+            return observe(self.s.docker_host, run=self._docker_run)
+        except HostError as error:
+            self.unobserved = str(error)
+            return None
 
     def _docker_run(self, argv: Sequence[str], **given: Any) -> "subprocess.CompletedProcess[str]":
         """The docker program as host/ runs it, by the Edge."""
@@ -217,10 +226,10 @@ class Doctor:
 
     def _bare(self, look: Mapping[str, Any], said: Facts, why: str) -> Seen:
         """The Docker host itself, where no container can be asked."""
-        ssh = self.s.docker_host.startswith("ssh://")
+        ssh = self._address().startswith("ssh://")
         if not ssh and not (self.daemon().local and not said.desktop):
             return Seen(why=why)
-        place = sent.by_ssh(self.s.docker_host) if ssh else sent.here()
+        place = sent.by_ssh(self._address()) if ssh else sent.here()
         try:
             answers = self.send(self.edge, place, [{**look, "disk": said.root or "/"}], seconds=NETWORK_SECONDS)
         except Unsent as reason:
@@ -268,14 +277,14 @@ class Doctor:
     def _place(self) -> Place | None:
         """From where build and download will really ask: this machine, or the Docker host where that is another."""
         found = self.daemon()
-        if Endpoint(self.s.docker_host or found.host).local or found.state == "no-cli":
+        if Endpoint(self._address()).local or found.state == "no-cli":
             return sent.here()
         if self._usable() and self.images():
             number, name = self.images()[0]
             return dataclasses.replace(
                 sent.in_container(self.docker, number, named=name, network=self.s.model_network), where=f"a container of {name} on the Docker host"
             )
-        return sent.by_ssh(self.s.docker_host) if self.s.docker_host.startswith("ssh://") and found.state == "ready" else None
+        return sent.by_ssh(self._address()) if self._address().startswith("ssh://") and found.state == "ready" else None
 
     def _questions(self) -> list[dict[str, Any]]:
         mirrors, pages = network.sources(self.s), network.indexes(self.s)
@@ -303,17 +312,12 @@ class Doctor:
             return [Row("mirrors", "not seen", str(reason)), *told, network.clock_row([], where="", here=False, said=said)]
         pairs = list(zip(questions, answers, strict=True))
         sealed = "model_token" in self.stack.sealed
-        held = self._model_there()
-        mirrors = network.mirror_rows(self.s, [pair for pair in pairs if pair[0]["what"] == "mirror"], where=where, there=held, sealed=sealed)
+        built = self._usable() and self._deployed()
+        mirrors = network.mirror_rows(self.s, [pair for pair in pairs if pair[0]["what"] == "mirror"], where=where, there=built, sealed=sealed)
         addresses = [(str(question["url"]), answer) for question, answer in pairs if question["what"] == "address"]
         pages = network.indexes(self.s)
-        built = self._usable() and self._deployed()
         indexes = [network.index_row(url, answer, where=where, built=built, without=pages[url]) for url, answer in addresses if url in pages]
         return [*indexes, *mirrors, *self._model_files(), *told, network.clock_row(addresses, where=where, here=here, said=said)]
-
-    def _model_there(self) -> bool:
-        """Whether a stack of this project has a model's volume on the host already, and its container."""
-        return self._usable() and self._deployed()
 
     def _model_files(self) -> list[Row]:
         """A model that comes from a file or directory of this machine."""
@@ -322,7 +326,7 @@ class Doctor:
         path = Path(self.s.model_path)
         if self.s.model_source == "archive":
             return []  # config/rules.py looks for it
-        if not Endpoint(self.s.docker_host or self.daemon().host).local:
+        if not Endpoint(self._address()).local:
             return [Row("model", "not seen", f"{path} is on the Docker host")]
         if not (path / "config.json").is_file():
             return [Row("model", "fail", f"{path} has no config.json", "set modelPath to a directory with the model's files")]
@@ -366,7 +370,7 @@ class Doctor:
     def _host(self) -> list[Row]:
         host = self.host()
         if host is None:
-            return []
+            return [Row("RAGFlow", "not seen", self.unobserved, "run the doctor again; 'docker ps' by hand says more")] if self.unobserved else []
         seen = self.port(host.endpoint, same=publishes_here(host), address=self.s.bind_address, port=self.s.host_port) if self.s.host_port else ""
         table = [
             machine.name_row(self.s, host, self.stack.name),

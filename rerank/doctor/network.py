@@ -99,7 +99,7 @@ def _mirror(s: Settings, answer: Mapping[str, Any] | None, *, sealed: bool) -> t
     if answer["data"]:
         return (
             "fail",
-            _certificate(f"it lists the revision ({size}), but of its largest file {answer['data']}"),
+            _certificate(f"it lists the revision ({size}), but asked for its largest file it {answer['data']}"),
             f"let this host reach it too, or {other}",
         )
     by = f" by {answer['through']}" if answer["through"] else ""

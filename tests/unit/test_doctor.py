@@ -372,6 +372,20 @@ def test_what_cannot_be_seen_is_not_called_right(host: Host) -> None:
     assert "python3: not found" in found["cpu"].text
 
 
+def test_a_daemon_that_tells_nothing_of_its_containers_is_one_row(host: Host) -> None:
+    host.answers["network ls"] = Result(1, "", "Error response from daemon: context deadline exceeded")
+    report, found = looked(host)
+    assert (found["RAGFlow"].level, "context deadline exceeded" in found["RAGFlow"].text) == ("not seen", True)
+    assert found["cpu"].level == "ok"
+    assert report.right
+
+
+def test_the_host_that_docker_is_set_to_by_the_shell_is_asked_itself(tmp_path: Path) -> None:
+    host = Host(tmp_path, DOCKER_HOST="ssh://root@nas")
+    host.answers["image ls"] = Result(0, "")
+    assert looked(host)[1]["huggingface.co"].text.endswith("(asked from nas, the Docker host)")
+
+
 def test_a_remote_host_is_asked_itself_and_not_this_machine(host: Host) -> None:
     _, found = looked(host, a_stack(docker_host="ssh://root@nas"))
     assert found["huggingface.co"].text.endswith("(asked from a container of vllm-cpu:0.32.0 on the Docker host)")
