@@ -16,7 +16,6 @@ from host import causes, registry
 from host.docker import Docker, DockerError
 from host.registry import Answer
 
-REPOSITORY = "ragflow-reranker-base"
 SUITE = "bookworm"
 DEBIAN = "http://deb.debian.org/debian"
 PACKAGES = ("python3", "python3-venv", "ca-certificates")
@@ -55,17 +54,12 @@ class Published:
     @property
     def candidates(self) -> list[str]:
         """Its names, in the order in which they are tried."""
-        at, path, digest = registry.split(self.reference)
-        if at != registry.HUB or not digest or not self.registries:
-            return [self.reference]
-        # With a digest the tag says nothing more, and a mirror may not have it.
-        return [f"{one.rstrip('/')}/{path.partition(':')[0]}@{digest}" for one in self.registries]
+        return registry.candidates(self.reference, self.registries)
 
     @property
     def local(self) -> str:
         """Its name on the Docker host, and in the state: the same whichever registry answered, and whatever the list of them is."""
-        at, _, digest = registry.split(self.reference)
-        return f"{REPOSITORY}:{digest.removeprefix('sha256:')[:12]}" if at == registry.HUB and digest else self.reference
+        return registry.local(self.reference)
 
 
 @dataclass(frozen=True)

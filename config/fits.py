@@ -21,15 +21,15 @@ def check(settings: Settings, host: Host, deployment: Deployment, names: Names, 
     return warnings_on(settings, host, deployment)
 
 
-def use_of(s: Settings, host: Host, deployment: Deployment) -> facts.Use:
-    """The settings, as far as the daemon's own facts matter to them."""
+def use_of(s: Settings, *, deployed: bool) -> facts.Use:
+    """The settings, as far as the daemon's own facts matter to them. `deployed`: the stack's container is there already."""
     return facts.Use(
         wheels=s.backend == "cpu" and s.image_strategy == "wheel",
         omit=s.missing_limits == "omit",
         directory=s.model_path if s.backend in ("cpu", "gpu") and s.model_source == "directory" else "",
         host_port=s.host_port,
         model_network=s.model_network if s.backend in ("cpu", "gpu") else "bridge",
-        deployed=_own(s, host, deployment) is not None,
+        deployed=deployed,
     )
 
 
@@ -50,7 +50,7 @@ def _meets(s: Settings, at: tuple[str, int]) -> bool:
 
 def warnings_on(s: Settings, host: Host, deployment: Deployment) -> list[str]:
     """What works, but not as somebody may think."""
-    said = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, deployment)) if verdict.level == "warn"]
+    said = [str(verdict) for verdict in facts.verdicts(host, use_of(s, deployed=_own(s, host, deployment) is not None)) if verdict.level == "warn"]
     network = host.networks.get(s.network_name)
     if s.ragflow_mode != "join" and network and not network.ipv4:
         said.append(
@@ -63,7 +63,9 @@ def warnings_on(s: Settings, host: Host, deployment: Deployment) -> list[str]:
 def refusals_on(s: Settings, host: Host, deployment: Deployment, names: Names, *, port: str = "") -> list[str]:
     """The reasons, in words; empty when the host fits."""
     # A host that nothing runs on has no further reasons.
-    refusals = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, deployment)) if verdict.level == "fail"]
+    refusals = [
+        str(verdict) for verdict in facts.verdicts(host, use_of(s, deployed=_own(s, host, deployment) is not None)) if verdict.level == "fail"
+    ]
     if s.cpus > host.cpus:
         refusals.append(f"cpus: {s.cpus} is more than the {host.cpus} of this Docker host; set it to {host.cpus} or less")
     if s.memory_gib * GIB > host.memory:
@@ -73,16 +75,23 @@ def refusals_on(s: Settings, host: Host, deployment: Deployment, names: Names, *
     # Intel's OpenMP, with which the engine can be a fork, is there for x86 alone.
     if host.architecture not in X86 and (said := lacking_memory(s, forks=False)):
         refusals.append(said)
-    if s.backend == "gpu" and "nvidia" not in host.runtimes:
-        refusals.append(
-            f"backend: 'gpu' needs the NVIDIA runtime and this Docker host has {', '.join(sorted(host.runtimes)) or 'none'}; install "
-            "nvidia-container-toolkit there, or set backend to cpu"
-        )
+    refusals += gpu_refusals(s, host)
     refusals += neighbours.refusals(names, host, deployment)
-    return [*refusals, *_network_refusals(s, host), *_port_refusals(s, host, deployment, port)]
+    return [*refusals, *network_refusals(s, host), *(port_refusals(s, host, port) if wants_port(s, host, deployment) else ())]
 
 
-def _network_refusals(s: Settings, host: Host) -> Iterable[str]:
+def gpu_refusals(s: Settings, said: facts.Facts) -> list[str]:
+    """Why the daemon gives no container a GPU."""
+    if s.backend != "gpu" or "nvidia" in said.runtimes:
+        return []
+    return [
+        f"backend: 'gpu' needs the NVIDIA runtime and this Docker host has {', '.join(sorted(said.runtimes)) or 'none'}; install "
+        "nvidia-container-toolkit there, or set backend to cpu"
+    ]
+
+
+def network_refusals(s: Settings, host: Host) -> Iterable[str]:
+    """Why the network that exists does not do."""
     key, name = ("ragflowNetwork", s.ragflow_network) if s.ragflow_mode == "join" else ("networkName", s.network_name)
     network = host.networks.get(name)
     if network is None:
@@ -102,10 +111,8 @@ def _network_refusals(s: Settings, host: Host) -> Iterable[str]:
         )
 
 
-def _port_refusals(s: Settings, host: Host, deployment: Deployment, port: str) -> Iterable[str]:
-    """`port`: what host/ports.py saw besides containers."""
-    if not wants_port(s, host, deployment):
-        return
+def port_refusals(s: Settings, host: Host, port: str) -> Iterable[str]:
+    """Why hostPort is not to be had. `port`: what host/ports.py saw besides containers."""
     other = "set hostPort to another, or to 0 for none (RAGFlow does not need it)"
     holder = next(
         (item for item in host.containers if item.running and item.name != s.container_name and any(_meets(s, at) for at in item.ports)), None

@@ -317,7 +317,7 @@ def _oddities(f: Facts) -> Iterable[Verdict]:
         yield Verdict(
             subject="docker",
             level="warn",
-            text=f"its clock is {_span(abs(f.ahead))} {'ahead of' if f.ahead > 0 else 'behind'} this machine's, so certificates may not verify there",
+            text=f"its clock is {span(abs(f.ahead))} {'ahead of' if f.ahead > 0 else 'behind'} this machine's, so certificates may not verify there",
             remedy="set the clock that is wrong: timedatectl set-ntp true",
         )
     if not f.forwards:
@@ -354,7 +354,7 @@ def _ahead(said: str, now: datetime) -> float:
     return (datetime.fromisoformat(found[1] + found[2].replace("Z", "+00:00")) - now).total_seconds()
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     for unit, length in (("days", 86400), ("hours", 3600)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"

@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 TIMEOUT_SECONDS = 20
 HUB = "docker.io"
+LOCAL = "ragflow-reranker-base"
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,21 @@ def split(reference: str) -> tuple[str, str, str]:
     if slash and ("." in first or ":" in first or first == "localhost"):
         return first, rest if first != HUB or "/" in rest else f"library/{rest}", digest
     return HUB, name if slash else f"library/{name}", digest
+
+
+def candidates(reference: str, registries: Sequence[str]) -> list[str]:
+    """The image's names, in the order in which they are tried: `registries` have what Docker Hub has, by digest."""
+    at, path, digest = split(reference)
+    if at != HUB or not digest or not registries:
+        return [reference]
+    # With a digest the tag says nothing more, and a mirror may not have it.
+    return [f"{one.rstrip('/')}/{path.partition(':')[0]}@{digest}" for one in registries]
+
+
+def local(reference: str) -> str:
+    """Its name on the Docker host, and in the state: the same whichever registry answered, and whatever the list of them is."""
+    at, _, digest = split(reference)
+    return f"{LOCAL}:{digest.removeprefix('sha256:')[:12]}" if at == HUB and digest else reference
 
 
 def has(reference: str, platform: str, get: Get, *, login: bool = False) -> Answer:

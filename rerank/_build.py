@@ -1,11 +1,11 @@
-"""What the build of the package adds (pyproject.toml names it): serving/, host/ and Pulumi.yaml in rerank/_house/, where rerank/house.py looks."""
+"""What the build of the package adds (pyproject.toml names it): serving/, host/, what the doctor needs beside them, and Pulumi.yaml in rerank/_house/, where rerank/house.py looks."""
 
 import shutil
 from pathlib import Path
 
 from setuptools.command.build_py import build_py  # type: ignore[import-untyped]
 
-HOUSE = ("serving", "host", "Pulumi.yaml")
+HOUSE = ("serving", "host", "config", "registration", "setup", "Pulumi.yaml")
 
 
 class Build(build_py):  # type: ignore[misc]

@@ -41,7 +41,7 @@ class Brought:
         (self.edge.root / "state").mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="bundle-", dir=self.edge.root / "state") as scratch:
             variables: dict[str, str] = {}
-            if not venv.current(self.edge):
+            if not venv.current(self.edge.root):
                 wheels = self._extracted("wheels", Path(scratch))
                 variables |= {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(wheels)}
             if self.manifest["platform"] == here():
@@ -173,7 +173,7 @@ def _fits(brought: Brought) -> None:
     lock = sha256((edge.root / venv.RUNTIME_LOCK).read_bytes()).hexdigest()
     if manifest["pins"][venv.RUNTIME_LOCK] != lock:
         raise Refusal(f"{said} holds other Python packages than {venv.RUNTIME_LOCK} of this checkout pins; {brought._again}")
-    if not venv.current(edge):
+    if not venv.current(edge.root):
         if manifest["platform"] != here():
             raise Refusal(
                 f"{said} is for {manifest['platform']}, and this machine is {here()}: its Python packages do not run here; "

@@ -15,14 +15,15 @@ def lines(tokens_per_second: float, *, deadline: int, least: int, engines: Mappi
     found = fit(tokens(tokens_per_second, deadline), least)
     return [
         f"The fit, at the {tokens_per_second:,.0f} tokens/s that this reranker has learned, within deadlineSeconds {deadline}:",
-        f"  RAGFlow's default call   {DOCUMENTS} chunks of {CHUNK_TOKENS} tokens: {_scored(found.call)}",
-        f"  top_k and chunk size     {_advice(found)}",
+        f"  RAGFlow's default call   {DOCUMENTS} chunks of {CHUNK_TOKENS} tokens: {scored(found.call)}",
+        f"  top_k and chunk size     {advice(found)}",
         "  factory                  VLLM sends chunks whole, and the reranker cuts where it must; OpenAI-API-Compatible cuts each to 500 tokens itself",
         f"  similarity_threshold     {_threshold(engines)}",
     ]
 
 
-def _scored(planned: Budget) -> str:
+def scored(planned: Budget) -> str:
+    """How much of the default call is scored, in words."""
     if planned.count == DOCUMENTS:
         return "all scored whole" if planned.keep >= CHUNK_TOKENS else f"all scored, on their first {planned.keep} tokens each"
     if not planned.count:
@@ -30,7 +31,8 @@ def _scored(planned: Budget) -> str:
     return f"the first {planned.count} scored, on their first {planned.keep} tokens; {DOCUMENTS - planned.count} get no score of the model"
 
 
-def _advice(found: Fit) -> str:
+def advice(found: Fit) -> str:
+    """What to ask for so that nothing is cut, in words."""
     if found.whole:
         return "as they are"
     ways = [f"{count} (chunks of {chunk})" for count, chunk in found.top_k] + ([f"any (chunks of {found.chunk})"] if found.chunk else [])

@@ -48,11 +48,11 @@ def ensure(edge: Edge, lock: str) -> Path:
     return python
 
 
-def current(edge: Edge, lock: str = RUNTIME_LOCK) -> bool:
-    """Whether .venv stands and was made from this lock as it is."""
-    folder = edge.root / ".venv"
-    digest = hashlib.sha256((edge.root / lock).read_bytes()).hexdigest()
-    return (folder / "bin" / "python").exists() and _read(folder / ".locks.json").get(lock) == digest
+def current(root: Path) -> bool:
+    """Whether .venv stands and was made from the runtime's lock as it is."""
+    folder = root / ".venv"
+    digest = hashlib.sha256((root / RUNTIME_LOCK).read_bytes()).hexdigest()
+    return (folder / "bin" / "python").exists() and _read(folder / ".locks.json").get(RUNTIME_LOCK) == digest
 
 
 def pins(root: Path, lock: str = RUNTIME_LOCK) -> dict[str, str]:

@@ -266,7 +266,7 @@ def _prepare(
         return Ready(program, name, Daemon("ready")), True  # nothing is deployed, so no Docker is needed
     host = stack.setting(edge, program, name, "dockerHost")
     found = daemon.ensure(edge, host) if may_install else daemon.look(edge, host)
-    table = preflight.rows(edge, found)
+    table = preflight.table(edge, found)
     edge.say(f"The host of {name}:\n{preflight.render(table)}")
     healthy = all(row.level != "fail" for row in table) if judge else found.state == "ready"
     if brought and healthy:

@@ -22,6 +22,7 @@ VERBS = {
     "status": "Whether a deployed reranker is well, and why not.",
     "logs": "The log of a deployed reranker.",
     "wait": "Wait until a deployed reranker is healthy.",
+    "doctor": "Look at the host that runs a stack, or will: what stands in the way, and what RAGFlow's calls will get.",
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rerank import deployed, house
+from rerank._build import HOUSE
 from rerank.command import VERBS, app
 from rerank.version import VERSION
 from tests.support.recording import ROOT
@@ -123,7 +124,7 @@ def test_a_package_of_the_same_name_in_this_process_is_no_house(monkeypatch: pyt
 
 
 def test_an_installed_copy_has_the_server_inside_and_nothing_general_beside_it(tmp_path: Path) -> None:
-    kept = ["rerank", "serving", "host", "Pulumi.yaml", "pyproject.toml", "README.md"]
+    kept = ["rerank", *HOUSE, "pyproject.toml", "README.md"]
     listed = subprocess.run(["git", "ls-files", *kept], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     source, site = tmp_path / "source", tmp_path / "site"
     for name in listed:
@@ -143,3 +144,14 @@ def test_an_installed_copy_has_the_server_inside_and_nothing_general_beside_it(t
         [sys.executable, "-m", "rerank", "serve", "status", "--json"], cwd=tmp_path, env=told, capture_output=True, text=True, timeout=60
     )
     assert (shown.returncode, shown.stdout) == (1, "[]\n"), shown.stderr
+    looked = subprocess.run(
+        [sys.executable, "-m", "rerank", "doctor", "--json", "--docker-host", "unix:///nowhere", "--seconds", "60"],
+        cwd=tmp_path,
+        env=told,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = {row["name"]: row for row in json.loads(looked.stdout)["rows"]}
+    assert (looked.returncode, found["settings"]["level"], found["pulumi"]["level"]) == (1, "ok", "not seen"), looked.stderr
+    assert "unix:///nowhere" in json.dumps(found)

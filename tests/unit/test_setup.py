@@ -729,7 +729,7 @@ def test_docker_stop_does_not_wait_for_ever(machine: Machine) -> None:
 
 def levels(machine: Machine, **info: object) -> dict[str, tuple[str, str]]:
     machine.answers["docker info"] = Result(0, json.dumps(INFO | info))
-    return {row.name: (row.level, row.remedy) for row in preflight.rows(machine, daemon.look(machine))}
+    return {row.name: (row.level, row.remedy) for row in preflight.table(machine, daemon.look(machine))}
 
 
 def test_a_good_host_is_ok_in_every_row(machine: Machine) -> None:
@@ -766,7 +766,7 @@ def test_what_the_daemon_says_of_itself_is_a_row_with_its_remedy(
         "docker info": Result(0, json.dumps(INFO | info)),
         "docker version": Result(0, json.dumps({"Server": {"ApiVersion": "1.50", **version}})),
     }
-    last = preflight.rows(machine, daemon.look(machine))[-1]
+    last = preflight.table(machine, daemon.look(machine))[-2]  # before the disk
     assert (last.name, last.level) == (row, level)
     assert last.remedy
     machine.env["YES"] = "1"
@@ -778,7 +778,7 @@ def test_podmans_own_docker_program_is_known_by_its_answer(machine: Machine) -> 
     machine.answers["docker info"] = Result(
         0, json.dumps({"host": {"arch": "amd64", "cpus": 8, "memTotal": 16 * GIB}, "version": {"Version": "4.3.1"}})
     )
-    assert "Podman answers here in Docker's place (4.3.1)" in preflight.render(preflight.rows(machine, daemon.look(machine)))
+    assert "Podman answers here in Docker's place (4.3.1)" in preflight.render(preflight.table(machine, daemon.look(machine)))
 
 
 def test_a_context_keeps_its_certificates_because_its_address_is_not_repeated(machine: Machine) -> None:
@@ -804,19 +804,19 @@ def test_a_context_that_is_not_there_is_told_where_the_contexts_are(machine: Mac
 def test_a_disk_that_is_not_here_is_not_judged(machine: Machine, host: str, free: float | None) -> None:
     machine.answers["docker --host"] = UP
     machine.free = free
-    disk = preflight.rows(machine, daemon.look(machine, host))[-1]
-    assert (disk.level, disk.text) == ("ok", "not seen from here (/var/lib/docker is the Docker host's)")
+    disk = preflight.table(machine, daemon.look(machine, host))[-1]
+    assert (disk.level, disk.text) == ("not seen", "/var/lib/docker is the Docker host's, and not seen from here")
 
 
 def test_rows_end_at_the_first_failure_and_are_shown_with_the_remedy(machine: Machine) -> None:
     denied(machine)
-    text = preflight.render(preflight.rows(machine, daemon.look(machine)))
+    text = preflight.render(preflight.table(machine, daemon.look(machine)))
     assert text.splitlines()[-2:] == [
         "  fail  daemon   permission denied while trying to connect to the Docker daemon socket",
         "                 -> join the docker group: sudo usermod -aG docker $USER, then log in again",
     ]
     machine.installed -= {"docker"}
-    assert [row.name for row in preflight.rows(machine, daemon.look(machine))] == ["python", "docker"]
+    assert [row.name for row in preflight.table(machine, daemon.look(machine))] == ["python", "docker"]
 
 
 # -- state and passphrase ---------------------------------------------------------------------------------------------
