@@ -21,6 +21,7 @@ VERBS = {
     "status": "Whether a deployed reranker is well, and why not.",
     "logs": "The log of a deployed reranker.",
     "wait": "Wait until a deployed reranker is healthy.",
+    "bench": "Measure a rerank service under load, or two in turn.",
 }
 
 
