@@ -4,9 +4,12 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from rerank.bench.wire import Timed
+from rerank.errors import RerankError
 
 UNFINISHED = "Unfinished"
 
@@ -24,16 +27,21 @@ class Load:
         return f"{self.level:g} calls/s" if self.open else f"{self.level:g} at once"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """A call: the moments (time.perf_counter) when it was to be sent, was sent, and was over; `error` and its words, or `told`, the fields of Answer."""
+class Sample(NamedTuple):
+    """A call: the moments (time.perf_counter) when it was to be sent, was sent, and was over; `error` and its words, or `told`, the fields of Answer.
+
+    An answer that was not read yet is in `answer`, to a call of so many `documents`.
+    """
 
     planned: float
     sent: float
     ended: float
     error: str = ""
     message: str = ""
-    told: dict[str, Any] = field(default_factory=dict)
+    cause: RerankError | None = None
+    told: Mapping[str, Any] = {}
+    answer: Timed | None = None
+    documents: int = 0
 
     @property
     def seconds(self) -> float:

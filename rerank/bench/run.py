@@ -11,12 +11,13 @@ from rerank.bench import stats
 from rerank.bench.kinds import Kind
 from rerank.bench.load import Load, Run, Sample, drive
 from rerank.bench.texts import Call, Distribution, Shape
-from rerank.bench.wire import Timed, Wire
+from rerank.bench.wire import Wire
 from rerank.client import RerankClient
 from rerank.errors import RerankError
 
 POOL_CALLS, POOL_BYTES = 256, 64 << 20  # texts made before the load, so that making them is not measured
 TAG = 12  # characters before each query that make it one that the service has not seen
+UNREAD_BYTES, UNREAD_EACH = 64 << 20, 2048  # answers that are read after the load; later ones are read as they come
 SHORT, LONG = 40, 240  # words of the calls that show what the service counts for a word
 FRESH = {"Cache-Control": "no-cache"}
 
@@ -59,11 +60,12 @@ class Service:
     repeat: int = 1
     first: int = 0  # number of the load's first call among all
     prepared: list[tuple[bytes, bytes, int]] = field(default_factory=list)  # what stands before the tag, after it, and the documents
+    unread: int = 0  # bytes of this load's answers that are kept for later
     run: int = field(default_factory=lambda: random.SystemRandom().getrandbits(24))
 
     def prepare(self, calls: Sequence[Call]) -> None:
         """Takes on the texts of a load, as far as POOL_BYTES goes; the calls begin anew with them, each with a tag of its own."""
-        self.prepared, size = [], 0
+        self.prepared, self.unread, size = [], 0, 0
         for call in calls:
             self.prepared.append(self._around(call))
             size += sum(map(len, self.prepared[-1][:2]))
@@ -77,28 +79,42 @@ class Service:
         return self.wire.head(self.kind.path, len(body), {**fresh, **self.headers}) + body[:at], body[at + TAG :], len(call.documents)
 
     async def call(self, number: int, planned: float) -> Sample:
-        """One call of the load; its error is in the sample."""
+        """One call of the load; its error is in the sample. Its answer is to be read after the load, so that reading takes nothing from the sending."""
         number = (self.first + number) // self.repeat
-        around = self.prepared[number % len(self.prepared)]
-        began = time.perf_counter()
+        tag = f"{self.run:06x}{number & 0xFFFFFF:06x}"
+        return await self._asked(self.prepared[number % len(self.prepared)], tag, planned)
+
+    def read(self, sample: Sample) -> Sample:
+        """With what its answer says, or why that is none."""
+        if sample.answer is None:
+            return sample
+        reply = sample.answer.reply()
         try:
-            timed, told = await self._asked(around, f"{self.run:06x}{number & 0xFFFFFF:06x}", planned + self.timeout)
+            if reply.status != 200:
+                raise self.client.refusal(reply)
+            return sample._replace(answer=None, told=self.kind.read(reply, sample.documents))
         except RerankError as error:
-            return Sample(planned=planned, sent=began, ended=time.perf_counter(), error=type(error).__name__, message=str(error))
-        return Sample(planned=planned, sent=timed.sent, ended=timed.ended, told=told)
+            return sample._replace(answer=None, error=type(error).__name__, message=str(error), cause=error)
 
     async def once(self, call: Call) -> Sample:
         """A call that is not measured. RerankError where it fails."""
         tag = f"{random.SystemRandom().getrandbits(48):012x}"
-        timed, told = await self._asked(self._around(call), tag, time.perf_counter() + self.timeout)
-        return Sample(planned=timed.sent, sent=timed.sent, ended=timed.ended, told=told)
+        sample = self.read(await self._asked(self._around(call), tag, time.perf_counter()))
+        if sample.cause is not None:
+            raise sample.cause
+        return sample
 
-    async def _asked(self, around: tuple[bytes, bytes, int], tag: str, end: float) -> tuple[Timed, dict[str, Any]]:
+    async def _asked(self, around: tuple[bytes, bytes, int], tag: str, planned: float) -> Sample:
         before, after, documents = around
-        timed = await self.wire.post(before + tag.encode() + after, end, self.timeout)
-        if timed.reply.status != 200:
-            raise self.client.refusal(timed.reply)
-        return timed, self.kind.read(timed.reply, documents)
+        began = time.perf_counter()
+        try:
+            timed = await self.wire.post(before + tag.encode() + after, planned + self.timeout, self.timeout)
+        except RerankError as error:
+            now = time.perf_counter()
+            return Sample(planned=planned, sent=began, ended=now, error=type(error).__name__, message=str(error), cause=error)
+        sample = Sample(planned=planned, sent=timed.sent, ended=timed.ended, answer=timed, documents=documents)
+        self.unread += UNREAD_EACH + len(timed.body)
+        return sample if self.unread < UNREAD_BYTES else self.read(sample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,7 +213,7 @@ async def measure(plan: Plan, services: Sequence[Service], stop: asyncio.Event, 
                     opened = service.wire.opened
                     progress.begin(f"{service.name} {load}" if len(services) > 1 else str(load), load)
                     run = await drive(load, service.call, stop, how=plan.how, seed=plan.seed + first, in_flight=plan.in_flight, tell=progress.advance)
-                    run = replace(run, connections=service.wire.opened - opened)
+                    run = replace(run, samples=tuple(map(service.read, run.samples)), connections=service.wire.opened - opened)
                     if run.samples:
                         merged.setdefault((service.name, place), []).append(run)
                         rounds.append(level(service.name, load, [run], number + 1))

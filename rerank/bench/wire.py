@@ -8,7 +8,7 @@ import http.client
 import ssl
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from rerank.client import RerankClient
@@ -16,13 +16,19 @@ from rerank.errors import InvalidInput, RerankError
 from rerank.transport import ANSWER_BYTES, Reply
 
 
-@dataclass(frozen=True)
-class Timed:
-    """An answer, and the moments (time.perf_counter) when it was sent and when its last byte was there."""
+class Timed(NamedTuple):
+    """An answer as it came, and the moments (time.perf_counter) when the request was sent and when the last byte was there."""
 
-    reply: Reply
     sent: float
     ended: float
+    head: bytes
+    body: bytes
+
+    def reply(self) -> Reply:
+        """The answer with its headers, whose reading is not to be measured."""
+        first, *lines = self.head.decode("latin-1").split("\r\n")
+        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        return Reply(status=int(first.split(" ", 2)[1]), headers=headers, body=self.body, proxy="")
 
 
 class Wire:
@@ -55,9 +61,9 @@ class Wire:
             while True:
                 fresh = not self.idle
                 connection = await self._connected(end) if fresh else self.idle.pop()
-                stage, sent = "waiting", time.perf_counter()
+                stage = "waiting"
                 try:
-                    reply, ended = await connection.ask(request, end)
+                    timed = await connection.ask(request, end)
                 except ConnectionResetError:
                     if fresh or connection.begun:
                         raise
@@ -67,7 +73,7 @@ class Wire:
                         stage = "reading"
                 if connection.usable:
                     self.idle.append(connection)
-                return Timed(reply, sent, ended)
+                return timed
         except RerankError:
             raise
         except asyncio.TimeoutError:
@@ -91,30 +97,31 @@ class Wire:
 
 
 class _Connection(asyncio.Protocol):
-    """One request and its answer at a time."""
+    """One request and its answer at a time. What is done for each of many calls is as little as can be: headers are looked for, not read."""
 
     def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
-        self.waiting: asyncio.Future[tuple[Reply, float]] | None = None
-        self.data = bytearray()
-        self.headers: dict[str, str] | None = None
-        self.status = self.start = 0
-        self.begun = self.usable = False
+        self.waiting: asyncio.Future[Timed] | None = None
+        self.data = b""
+        self.head: bytes | None = None
+        self.length: int | None = None  # of the body; None: chunked, or until the connection ends
+        self.sent = 0.0
+        self.begun = self.usable = self.chunked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
-    async def ask(self, request: bytes, end: float) -> tuple[Reply, float]:
+    async def ask(self, request: bytes, end: float) -> Timed:
         """ConnectionResetError where the server closed it; TimeoutError at `end`."""
-        loop = asyncio.get_running_loop()
         self.begun = self.usable = False
-        self.data.clear()
-        self.headers = None
+        self.data, self.head = b"", None
         if self.transport is None or self.transport.is_closing():
             raise ConnectionResetError
-        self.waiting = loop.create_future()
-        timer = loop.call_later(max(0.0, end - time.perf_counter()), self._fail, asyncio.TimeoutError())
+        self.waiting = self.loop.create_future()
+        self.sent = time.perf_counter()
+        timer = self.loop.call_later(max(0.0, end - self.sent), self._fail, asyncio.TimeoutError())
         try:
             self.transport.write(request)
             return await self.waiting
@@ -131,79 +138,62 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         self.begun = True
-        self.data += data
+        self.data = self.data + data if self.data else data
         try:
-            body = self._body(False)
-        except (ValueError, http.client.HTTPException) as error:
-            return self._fail(error if isinstance(error, http.client.HTTPException) else http.client.BadStatusLine("no HTTP"))
+            if self.head is None and not self._headed():
+                return
+            body = self._chunks() if self.chunked else None
+        except (ValueError, http.client.HTTPException):
+            return self._fail(http.client.BadStatusLine("no HTTP"))
+        if self.length is not None and len(self.data) >= self.length:
+            body = self.data[: self.length]
         if body is not None:
             self._done(body, now)
         elif len(self.data) > ANSWER_BYTES:
             self._fail(http.client.HTTPException("too large"))
 
-    def eof_received(self) -> None:
-        return None
-
     def connection_lost(self, error: Exception | None) -> None:
-        if self.waiting is not None and not self.waiting.done():
-            body = self._body(True) if self.begun and self.headers is not None else None
-            if body is not None:
-                self._done(body, time.perf_counter())
-            else:
-                self._fail(ConnectionResetError())
+        if self.head is not None and self.length is None and not self.chunked:
+            self._done(self.data, time.perf_counter())
+        self._fail(ConnectionResetError())
 
     def _done(self, body: bytes, now: float) -> None:
-        assert self.headers is not None
-        self.usable = self.headers.get("connection", "").lower() != "close" and self.transport is not None and not self.transport.is_closing()
-        if self.waiting is not None and not self.waiting.done():
-            self.waiting.set_result((Reply(status=self.status, headers=self.headers, body=body, proxy=""), now))
+        if self.waiting is not None and not self.waiting.done() and self.head is not None:
+            self.waiting.set_result(Timed(self.sent, now, self.head, body))
 
     def _fail(self, error: Exception) -> None:
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_exception(error)
 
-    def _body(self, closed: bool) -> bytes | None:
-        """The answer's body once it is whole. `closed`: nothing more will come. ValueError, HTTPException where it is no HTTP."""
-        while self.headers is None:
-            end = self.data.find(b"\r\n\r\n")
-            if end < 0:
-                if not self.data[:8].startswith(b"HTTP/1."[: len(self.data)]) or len(self.data) > 1 << 16:
-                    raise http.client.BadStatusLine("no HTTP")
-                return None
-            first, *lines = self.data[:end].decode("latin-1").split("\r\n")
-            version, status, *_ = [*first.split(" ", 2), ""]
-            self.status, self.start = int(status), end + 4
-            if version not in ("HTTP/1.1", "HTTP/1.0"):
-                raise http.client.BadStatusLine("no HTTP/1")
-            if self.status < 200:  # 100 Continue, 103 Early Hints: the answer comes after it
-                del self.data[: self.start]
-                continue
-            self.headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-            if version == "HTTP/1.0":
-                self.headers.setdefault("connection", "close")
-        if "chunked" in self.headers.get("transfer-encoding", "").lower():
-            return self._chunks()
-        if "content-length" in self.headers:
-            length = int(self.headers["content-length"])
-            return bytes(self.data[self.start : self.start + length]) if len(self.data) - self.start >= length else None
-        if self.status in (204, 304):
-            return b""
-        return bytes(self.data[self.start :]) if closed else None
+    def _headed(self) -> bool:
+        """Whether the headers are there; `data` is what follows them. ValueError, HTTPException where it is no HTTP."""
+        while True:
+            head, found, rest = self.data.partition(b"\r\n\r\n")
+            if not head.startswith(b"HTTP/1."[: len(head)]) or len(head) > 1 << 16:
+                raise http.client.BadStatusLine("no HTTP")
+            if not found:
+                return False
+            self.data = rest
+            status = int(head[9:12])
+            if status >= 200:  # before: 100 Continue, 103 Early Hints
+                break
+        lower = head.lower()
+        self.head, self.chunked = head, b"\r\ntransfer-encoding:" in lower
+        _, found, length = lower.partition(b"\r\ncontent-length:")
+        self.length = None if self.chunked else 0 if status in (204, 304) else int(length.partition(b"\r\n")[0]) if found else None
+        self.usable = b"\r\nconnection: close" not in lower and not head.startswith(b"HTTP/1.0") and (self.chunked or self.length is not None)
+        return True
 
     def _chunks(self) -> bytes | None:
+        """The body of a chunked answer once it is whole."""
         if b"0\r\n" not in self.data[-256:]:  # the last chunk, and what may stand behind it
             return None
-        at = self.start
+        at = 0
         parts: list[bytes] = []
-        while True:
-            line = self.data.find(b"\r\n", at)
-            if line < 0:
-                return None
-            size = int(bytes(self.data[at:line]).split(b";")[0], 16)
-            at = line + 2
+        while (line := self.data.find(b"\r\n", at)) >= 0:
+            size, at = int(self.data[at:line].partition(b";")[0], 16), line + 2
             if not size:
                 return b"".join(parts) if self.data.find(b"\r\n", at) >= 0 else None
-            if len(self.data) < at + size + 2:
-                return None
-            parts.append(bytes(self.data[at : at + size]))
+            parts.append(self.data[at : at + size])
             at += size + 2
+        return None

@@ -112,7 +112,7 @@ class Server(asyncio.Protocol):
     def write(self, status: int, said: dict[str, str], body: Any, counted: bool = False) -> None:
         data = b"" if body is None else json.dumps(body).encode()
         more = "".join(f"{name}: {value}\r\n" for name, value in said.items())
-        head = f"HTTP/1.1 {status} X\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n{more}\r\n"
+        head = f"HTTP/1.1 {status} X\r\nconnection: keep-alive\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n{more}\r\n"
         if counted:
             self.account.answered.append(time.time())
         self.transport.write(head.encode() + data)
