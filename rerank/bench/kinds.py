@@ -14,12 +14,12 @@ Get = Callable[[str], Reply | None]
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """A server's rerank route: `texts` is the field that has the documents; `results` the list in the answer, "" where the answer is that list."""
+    """A server's rerank route: `texts` is the field that has the documents; `bare`: the answer is the list of results itself."""
 
     name: str
     path: str
     texts: str = "documents"
-    results: str = "results"
+    bare: bool = False
     score: str = "relevance_score"
     more: Mapping[str, Any] | None = None  # further fields of a request
     tokens_header: str = ""  # where the answer's body counts no tokens
@@ -32,9 +32,10 @@ class Kind:
     def read(self, reply: Reply, documents: int) -> dict[str, Any]:
         """Answer's fields (rerank/results.py) of a 200; MalformedAnswer where it cannot be the answer to so many documents."""
         answer = parsed(reply.body)
-        if not self.results:
+        if self.bare:
             answer = {"results": answer}
-        name = self.results if self.results and self.results in answer else next((one for one in ("results", "data") if one in answer), "results")
+        # Infinity's list was "data" once
+        name = "data" if isinstance(answer, dict) and "results" not in answer and "data" in answer else "results"
         scores = scores_of(answer, name, self.score, documents, documents)
         found = told([Part(start=0, count=documents, scores=scores, headers=reply.headers, body=answer)], seconds=0.0)
         if found["tokens"] is None and (tokens := reply.headers.get(self.tokens_header, "")).isdigit():
@@ -47,7 +48,7 @@ KINDS = {
     for kind in (
         Kind(name="ours", path="/v1/rerank", more={"return_documents": False}),
         Kind(name="vllm", path="/v1/rerank"),
-        Kind(name="tei", path="/rerank", texts="texts", results="", score="score", tokens_header="x-compute-tokens"),
+        Kind(name="tei", path="/rerank", texts="texts", bare=True, score="score", tokens_header="x-compute-tokens"),
         Kind(name="infinity", path="/rerank", more={"return_documents": False}),
         Kind(name="llamacpp", path="/v1/rerank"),
     )

@@ -62,14 +62,14 @@ class Run:
 def arrivals(load: Load, how: str, seed: int) -> Iterator[float]:
     """Seconds from the start at which an open loop's calls are due: constant gaps, or those of a Poisson process."""
     chance, at = random.Random(seed), 0.0
-    for _ in range(load.calls):
+    for number in range(load.calls):
         if how == "poisson":
             at += chance.expovariate(load.level)
         if at >= load.seconds:
             return
         yield at
         if how == "constant":
-            at += 1 / load.level
+            at = (number + 1) / load.level
 
 
 async def drive(

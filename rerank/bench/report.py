@@ -89,10 +89,12 @@ def notes(found: Found, *, repeat: int, unit: str, drawn: bool) -> list[str]:
         said.append("Some documents got no score in time (unscored); documents/s are those with one.")
     for one in found.levels:
         where = f"{one.service} at {one.load}"
-        if one.cpu > BUSY:
-            said.append(f"{where}: sending took {one.cpu:.0%} of a core here, so the service may be faster than these figures.")
-        if one.load.open and one.latency and one.lag > LATE * one.latency["p50"]:
-            said.append(f"{where}: one call in a hundred was sent {one.lag * 1000:.0f} ms late or more; its latency counts from when it was due.")
+        if one.sender_core_share > BUSY:
+            said.append(f"{where}: sending took {one.sender_core_share:.0%} of a core here, so the service may be faster than these figures.")
+        if one.load.open and one.latency and one.late_p99_seconds > LATE * one.latency["p50"]:
+            said.append(
+                f"{where}: one call in a hundred was sent {one.late_p99_seconds * 1000:.0f} ms late or more; its latency counts from when it was due."
+            )
     return said
 
 

@@ -140,8 +140,8 @@ class Level:
     cached: int
     kept_tokens: int | None
     tokens: int | None
-    lag: float  # what the sender itself was late, for one call in a hundred
-    cpu: float
+    late_p99_seconds: float  # what the sender itself was late, for one call in a hundred
+    sender_core_share: float  # of one core
     connections: int
     each: tuple[float, ...] = field(repr=False, default=())
 
@@ -180,7 +180,7 @@ def level(service: str, load: Load, runs: Sequence[Run], number: int = 0) -> Lev
         documents_per_second=scored / seconds, tokens_per_second=None if tokens is None else tokens / seconds,
         documents=documents, scored=scored, cut=sum(len(one["cut"]) for one in told), unscored=sum(len(one["unscored"]) for one in told),
         cached=sum(one["cached"] or 0 for one in told), kept_tokens=min((one["kept_tokens"] for one in told if one["kept_tokens"] is not None), default=None),
-        tokens=tokens, lag=stats.percentile(late, 99) if late else 0.0, cpu=sum(run.cpu * run.seconds for run in runs) / seconds,
+        tokens=tokens, late_p99_seconds=stats.percentile(late, 99) if late else 0.0, sender_core_share=sum(run.cpu * run.seconds for run in runs) / seconds,
         connections=sum(run.connections for run in runs), each=tuple(sample.seconds for sample in good),
     )  # fmt: skip
 
