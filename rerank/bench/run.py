@@ -1,6 +1,7 @@
 """A benchmark from its plan to its figures: one service, or two in turn, at one load after the other."""
 
 import asyncio
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -185,6 +186,22 @@ def level(service: str, load: Load, runs: Sequence[Run], number: int = 0) -> Lev
     )  # fmt: skip
 
 
+def sent(service: Service, calls: Sequence[Call], callers: int, *, count: int = 0, tell: Callable[[int], None] = lambda done: None) -> Run:
+    """One closed loop of `count` calls (0: each of `calls` once) without warm-up, for a program that measures by itself; with its answers read."""
+
+    async def run() -> Run:
+        load = Load(level=callers, calls=count or len(calls), seconds=math.inf)
+        service.prepare(calls)
+        await service.wire.ready(callers, service.timeout)
+        try:
+            return await drive(load, service.call, asyncio.Event(), tell=tell)
+        finally:
+            service.wire.close()
+
+    found = asyncio.run(run())
+    return replace(found, samples=tuple(map(service.read, found.samples)))
+
+
 async def measure(plan: Plan, services: Sequence[Service], stop: asyncio.Event, progress: Progress) -> Found:
     """RerankError where a service does not answer the calls that warm it up; the errors under load are figures."""
     ended: list[str] = []
@@ -211,6 +228,8 @@ async def measure(plan: Plan, services: Sequence[Service], stop: asyncio.Event, 
                     service.first = first
                     service.prepare(calls)
                     opened = service.wire.opened
+                    if not load.open:
+                        await _until(stop, service.wire.ready(round(load.level), plan.timeout))
                     progress.begin(f"{service.name} {load}" if len(services) > 1 else str(load), load)
                     run = await drive(load, service.call, stop, how=plan.how, seed=plan.seed + first, in_flight=plan.in_flight, tell=progress.advance)
                     run = replace(run, samples=tuple(map(service.read, run.samples)), connections=service.wire.opened - opened)

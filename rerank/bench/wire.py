@@ -81,6 +81,13 @@ class Wire:
         except Exception as error:
             raise self.client.transport.fault(error, stage, seconds) from error
 
+    async def ready(self, count: int, seconds: float) -> None:
+        """Opens connections until `count` are kept, so that opening them is not measured. Where that fails the calls will say why."""
+        end = time.perf_counter() + seconds
+        self.idle = [connection for connection in self.idle if connection.open]
+        opened = await asyncio.gather(*(self._connected(end) for _ in range(count - len(self.idle))), return_exceptions=True)
+        self.idle += [connection for connection in opened if isinstance(connection, _Connection)]
+
     async def _connected(self, end: float) -> "_Connection":
         left = end - time.perf_counter()
         if left <= 0:
@@ -113,16 +120,21 @@ class _Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
 
+    @property
+    def open(self) -> bool:
+        return self.transport is not None and not self.transport.is_closing()
+
     async def ask(self, request: bytes, end: float) -> Timed:
         """ConnectionResetError where the server closed it; TimeoutError at `end`."""
         self.begun = self.usable = False
         self.data, self.head = b"", None
-        if self.transport is None or self.transport.is_closing():
+        if not self.open:
             raise ConnectionResetError
         self.waiting = self.loop.create_future()
         self.sent = time.perf_counter()
         timer = self.loop.call_later(max(0.0, end - self.sent), self._fail, asyncio.TimeoutError())
         try:
+            assert self.transport is not None
             self.transport.write(request)
             return await self.waiting
         finally:
