@@ -1,6 +1,6 @@
-# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, TIERS and BENCH.
+# Thin on purpose: each target is `python3 -m setup <verb>`, which reads STACK, YES, TAKE_OVER, TIERS and BENCH.
 PYTHON ?= python3
-export STACK YES TIERS BENCH
+export STACK YES TAKE_OVER TIERS BENCH
 
 .PHONY: help up preview down setup verify test demo demo-down lint bench docker-stop
 help:

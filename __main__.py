@@ -1,4 +1,4 @@
-"""The stack: settings -> host -> plan -> components -> outputs."""
+"""The stack: settings -> deployment, host -> plan -> components -> outputs."""
 
 import signal
 import sys
@@ -6,23 +6,28 @@ import sys
 import pulumi
 import pulumi_docker as docker
 
-from components import ModelVolume, RagflowAttachment, RagflowRegistration, Reranker, RerankerImage, SharedNetwork
+from components import Identity, IdentityArgs, ModelVolume, RagflowAttachment, RagflowRegistration, Reranker, RerankerImage, SharedNetwork
 from config import fits
 from config.read import read_settings
 from config.settings import Settings, SettingsError
-from host import labels, ports, registered
+from deployment import read
+from host import neighbours, ports, registered
 from host.external import ExternalArgs, ExternalError, verify
 from host.observe import Host, HostError, observe, publishes_here
 from host.ragflow import NotFound
 from host.registered import NotRegistrable
-from plan import outputs, plan
+from plan import names, outputs, plan
 
 SAID = 32  # exit status by which the engine knows that the program has said why; with any other it adds "an unhandled error occurred"
 
 
-def provider(host: Host) -> docker.Provider:
-    """The host that the docker program reaches, and none that a variable of the shell names besides: '' keeps DOCKER_CONTEXT and DOCKER_CERT_PATH out."""
-    return docker.Provider("host", host=host.endpoint, cert_path=host.certificates, context="")
+def provider(host: Host, identity: pulumi.Resource) -> docker.Provider:
+    """The host that the docker program reaches, and none that a variable of the shell names besides: '' keeps DOCKER_CONTEXT and DOCKER_CERT_PATH out.
+
+    Whatever is made on the host waits for this provider, and so for the identity that it carries.
+    """
+    opts = pulumi.ResourceOptions(depends_on=[identity])
+    return docker.Provider("host", host=host.endpoint, cert_path=host.certificates, context="", opts=opts)
 
 
 def external(s: Settings) -> dict[str, pulumi.Input[object]]:
@@ -33,20 +38,23 @@ def external(s: Settings) -> dict[str, pulumi.Input[object]]:
 
 def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
     """Network, image, model -> reranker -> RAGFlow's containers and, where asked for, its list of models."""
-    owner = labels.owner(pulumi.get_project(), pulumi.get_stack())
+    deployment, kept = read()
     host = observe(s.docker_host)
-    asked = fits.wants_port(s, host, owner)
+    asked = fits.wants_port(s, host, deployment)
     port = ports.seen(host.endpoint, same=publishes_here(host), address=s.bind_address, port=s.host_port) if asked else ""
-    warnings = fits.check(s, host, owner, port=port)
-    planned = plan(s, host, owner)
+    warnings = fits.check(s, host, deployment, names(s), port=port)
+    planned = plan(s, host, deployment)
     held = registered.observe(planned.place, planned.entry, surroundings=planned.reach) if s.ragflow_url else None
+    if not deployment.known and (said := neighbours.shared(host, planned.network_name, deployment)):
+        pulumi.log.info(said)
     for sentence in [*warnings, *planned.warnings, *([held.warning] if held and held.warning else [])]:
         pulumi.log.warn(sentence)
     if held and held.note:
         pulumi.log.info(held.note)
-    opts = pulumi.ResourceOptions(providers=[provider(host)])
+    identity = Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
+    opts = pulumi.ResourceOptions(providers=[provider(host, identity.written)])
 
-    network = SharedNetwork("network", planned.network(), opts)
+    network = SharedNetwork("network", planned.network(identity.written), opts)
     image = RerankerImage("image", planned.image(), opts)
     model = ModelVolume("model", planned.model(image), opts) if planned.has_model else None
     reranker = Reranker("reranker", planned.reranker(image, network, model), opts)

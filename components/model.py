@@ -8,16 +8,17 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 
-from components import _containers
+from components import _containers, _leftovers, _released
 from components.image import file_identity
 from host import labels
+from host.labels import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelArgs:
     """`source` is hub | modelscope | directory | archive; `path` is the directory's or the archive's; `token` never leaves stdin, and goes to the addresses in `token_hosts` alone.
 
-    `generation` is the incarnation of the volume (labels.generation), `environment` reaches the stack's Docker host, `proxies` the mirrors.
+    `marks` are the labels of the volume (labels.marks), `environment` reaches the stack's Docker host, `proxies` the mirrors.
     """
 
     source: str
@@ -33,8 +34,8 @@ class ModelArgs:
     network: str
     image_name: pulumi.Input[str]
     prefix: str
-    generation: str
-    owner: str
+    marks: Mapping[str, str]
+    owner: Deployment
     proxies: Mapping[str, str]
     environment: Mapping[str, str]
 
@@ -48,8 +49,9 @@ class ModelVolume(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("rerank:index:ModelVolume", name, None, opts)
-        owner_label = f"{labels.OWNER}={args.owner}"
+        owner_label = f"{labels.OWNER}={args.owner.owner}"
         generation = ""
+        ready: list[pulumi.Resource] = []
         if args.source == "directory":
             self.mount_type = "bind"
             source: pulumi.Output[str] = pulumi.Output.from_input(args.path)
@@ -57,21 +59,31 @@ class ModelVolume(pulumi.ComponentResource):
             mount = f"type=bind,source={args.path},target={target},readonly"
         else:
             self.mount_type = "volume"
-            generation = args.generation
+            generation, called = args.marks[labels.GENERATION], volume_name(args.prefix, args.slug, args.revision)
             target = _containers.POPULATE_TARGET
             # Named after the revision: as one resource that is replaced, the provider would delete the old volume first, and with it the container that serves from it.
             volume = docker.Volume(
                 f"{name}-volume-{args.slug}-{args.revision[:12]}",
-                name=volume_name(args.prefix, args.slug, args.revision),
-                labels=[
-                    docker.VolumeLabelArgs(label=labels.OWNER, value=args.owner),
-                    docker.VolumeLabelArgs(label=labels.GENERATION, value=generation),
-                ],
-                # Gigabytes behind a slow mirror outlive a destroy unless modelKeep says otherwise.
-                opts=pulumi.ResourceOptions(parent=self, retain_on_delete=args.keep),
+                name=called,
+                labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in args.marks.items()],
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    retain_on_delete=True,
+                    hooks=_leftovers.cleared(f"{name}-volume", kind="volume", called=called, ours=args.owner.holds, environment=args.environment),
+                ),
             )
-            source = volume.name
-            mount = f"type=volume,source={volume_name(args.prefix, args.slug, args.revision)},target={target}"
+            # Gigabytes behind a slow mirror outlive a destroy unless modelKeep says otherwise.
+            released = _released.volume(
+                f"{name}-released-{args.slug}-{args.revision[:12]}",
+                called=called,
+                marks=args.marks,
+                keep=args.keep,
+                environment=args.environment,
+                parent=self,
+                needs=volume,
+            )
+            source, ready = volume.name, [released]
+            mount = f"type=volume,source={called},target={target}"
         container = f"{args.prefix}-populate"
         arguments = _containers.populate_arguments(
             source=args.source,
@@ -106,7 +118,7 @@ class ModelVolume(pulumi.ComponentResource):
             stdin=pulumi.Output.concat(pulumi.Output.secret(args.token), "\n"),
             environment={**args.environment, "SCRIPT": pulumi.Output.from_input(args.image_name).apply(script)},
             triggers=[source, args.repo, args.revision, args.source, generation, file_identity(archive) if archive else ""],
-            opts=pulumi.ResourceOptions(parent=self),
+            opts=pulumi.ResourceOptions(parent=self, depends_on=ready),
         )
         self.mount_source = source
         # Whoever mounts the model waits for this. Not by way of mount_source: unknown in a preview, it would hide that the container is replaced.

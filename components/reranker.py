@@ -7,8 +7,9 @@ import pulumi
 import pulumi_command as command
 import pulumi_docker as docker
 
-from components import _containers, _leftovers
+from components import _containers, _leftovers, _released
 from host import labels
+from host.labels import Deployment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,8 +17,8 @@ class RerankerArgs:
     """One reranker. `arguments` is the argv after the image's entry point, without the key file; memory and shm in MiB.
 
     `cpus` and `memory_mib` 0: that limit is left out; `swaps`: swap is not limited, for the host cannot do that.
-    `model_mount_source` None: no model (the mock); the container waits for `model_populated`. `api_key` None: none is asked of callers. `generation`, `cache_generation`,
-    `key_generation`: incarnations of container and volumes (labels.generation); `network_id`: the network the container was started on; another one replaces it. `environment` reaches the stack's Docker host.
+    `model_mount_source` None: no model (the mock); the container waits for `model_populated`. `api_key` None: none is asked of callers. `generation`: incarnation of the
+    container; `cache_marks`, `key_marks`: labels of the volumes (labels.marks); `needs` come first; `network_id`: the network the container was started on; another one replaces it. `environment` reaches the stack's Docker host.
     """
 
     container_name: str
@@ -32,8 +33,8 @@ class RerankerArgs:
     model_populated: pulumi.Resource | None = None
     api_key: pulumi.Input[str] | None = field(default=None, repr=False)
     generation: str
-    cache_generation: str
-    key_generation: str = ""
+    cache_marks: Mapping[str, str]
+    key_marks: Mapping[str, str] = field(default_factory=dict)
     bind_address: str
     host_port: int
     cpus: int
@@ -44,7 +45,8 @@ class RerankerArgs:
     restart: str
     log_max_mib: int
     health_timeout_seconds: int
-    owner: str
+    owner: Deployment
+    needs: Sequence[pulumi.Resource] = ()
     environment: Mapping[str, str]
 
 
@@ -61,12 +63,9 @@ class Reranker(pulumi.ComponentResource):
         super().__init__("rerank:index:Reranker", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
 
-        cache = docker.Volume(
-            f"{name}-cache",
-            name=f"{args.container_name}-cache",
-            labels=_volume_labels(args.owner, args.cache_generation),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
-        )
+        needs = [*args.needs, *([args.model_populated] if args.model_populated else [])]
+        cache, released = self._volume(f"{name}-cache", args, f"{args.container_name}-cache", args.cache_marks)
+        needs.append(released)
         mounts = [docker.ContainerMountArgs(type="volume", source=cache.name, target=_containers.HOME)]
         if args.model_mount_source is not None:
             mounts.append(
@@ -77,7 +76,8 @@ class Reranker(pulumi.ComponentResource):
         key_id: pulumi.Input[str] = ""
         if args.api_key is not None:
             key_arguments = ["--api-key-file", _containers.KEY_FILE]
-            volume, key_id = self._key(name, args, args.api_key)
+            volume, key_id, released = self._key(name, args, args.api_key)
+            needs.append(released)
             mounts.append(docker.ContainerMountArgs(type="volume", source=volume, target=_containers.KEY_DIRECTORY, read_only=True))
 
         unlimited = ",".join(what for what, there in {"cpus": args.cpus, "memory": args.memory_mib, "swap": not args.swaps}.items() if not there)
@@ -88,7 +88,8 @@ class Reranker(pulumi.ComponentResource):
             image=args.image_id,
             command=_before_extra(args.arguments, key_arguments),
             labels=[
-                docker.ContainerLabelArgs(label=labels.OWNER, value=args.owner),
+                docker.ContainerLabelArgs(label=labels.OWNER, value=args.owner.owner),
+                docker.ContainerLabelArgs(label=labels.MADE, value=args.owner.made),
                 docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=args.network_id),
                 docker.ContainerLabelArgs(label=labels.KEY_ID, value=key_id),
                 docker.ContainerLabelArgs(label=labels.GENERATION, value=args.generation),
@@ -132,9 +133,9 @@ class Reranker(pulumi.ComponentResource):
                 delete_before_replace=True,
                 # The provider would note a change of these and leave the container as it is.
                 replace_on_changes=["mounts", "tmpfs", "healthcheck", "init"],
-                depends_on=[args.model_populated] if args.model_populated else [],
+                depends_on=needs,
                 hooks=_leftovers.cleared(
-                    f"{name}-container", kind="container", called=args.container_name, owner=args.owner, environment=args.environment
+                    f"{name}-container", kind="container", called=args.container_name, ours=args.owner.runs, environment=args.environment
                 ),
             ),
         )
@@ -159,15 +160,26 @@ class Reranker(pulumi.ComponentResource):
             }
         )
 
-    def _key(self, name: str, args: RerankerArgs, api_key: pulumi.Input[str]) -> tuple[pulumi.Output[str], pulumi.Output[str]]:
-        """A volume that holds the key file, and the id of this writing of it (which says nothing of the key)."""
+    def _volume(self, name: str, args: RerankerArgs, called: str, marks: Mapping[str, str]) -> tuple[docker.Volume, pulumi.Resource]:
+        """A volume, and what removes it."""
         volume = docker.Volume(
-            f"{name}-key",
-            name=f"{args.container_name}-key",
-            labels=_volume_labels(args.owner, args.key_generation),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            name,
+            name=called,
+            labels=[docker.VolumeLabelArgs(label=label, value=value) for label, value in marks.items()],
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                delete_before_replace=True,
+                retain_on_delete=True,
+                hooks=_leftovers.cleared(name, kind="volume", called=called, ours=args.owner.holds, environment=args.environment),
+            ),
         )
-        owner_label = f"{labels.OWNER}={args.owner}"
+        released = _released.volume(f"{name}-released", called=called, marks=marks, environment=args.environment, parent=self, needs=volume)
+        return volume, released
+
+    def _key(self, name: str, args: RerankerArgs, api_key: pulumi.Input[str]) -> tuple[pulumi.Output[str], pulumi.Output[str], pulumi.Resource]:
+        """A volume that holds the key file, the id of this writing of it (which says nothing of the key), and what removes the volume."""
+        volume, released = self._volume(f"{name}-key", args, f"{args.container_name}-key", args.key_marks)
+        owner_label = f"{labels.OWNER}={args.owner.owner}"
         container = f"{args.container_name}-key"
 
         def script(image: str) -> str:
@@ -187,14 +199,10 @@ class Reranker(pulumi.ComponentResource):
             create=_containers.RUN_SCRIPT,
             stdin=pulumi.Output.concat(pulumi.Output.secret(api_key), "\n"),
             environment={**args.environment, "SCRIPT": pulumi.Output.from_input(args.image_name).apply(script)},
-            triggers=[volume.name, args.key_generation],
-            opts=pulumi.ResourceOptions(parent=self),
+            triggers=[volume.name, args.key_marks[labels.GENERATION]],
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[released]),
         )
-        return volume.name, pulumi.Output.unsecret(written.stdout)
-
-
-def _volume_labels(owner: str, generation: str) -> list[docker.VolumeLabelArgs]:
-    return [docker.VolumeLabelArgs(label=labels.OWNER, value=owner), docker.VolumeLabelArgs(label=labels.GENERATION, value=generation)]
+        return volume.name, pulumi.Output.unsecret(written.stdout), released
 
 
 def _before_extra(arguments: Sequence[str], more: Sequence[str]) -> list[str]:

@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 from config.rules import lacking_memory
 from config.settings import Settings, refused
-from host import facts, labels
+from host import facts, neighbours
+from host.labels import Deployment
+from host.neighbours import Names
 from host.observe import Container, Host
 from host.ports import overlap
 from serving.memory import GIB
@@ -12,14 +14,14 @@ from serving.memory import GIB
 X86 = ("x86_64", "amd64")
 
 
-def check(settings: Settings, host: Host, owner: str, *, port: str = "") -> list[str]:
+def check(settings: Settings, host: Host, deployment: Deployment, names: Names, *, port: str = "") -> list[str]:
     """What somebody should know of this host, in words. Raises SettingsError with every reason why the settings cannot stand on it. `port`: host/ports.py of hostPort."""
-    if refusals := refusals_on(settings, host, owner, port=port):
+    if refusals := refusals_on(settings, host, deployment, names, port=port):
         raise refused("this Docker host cannot take this configuration", refusals)
-    return warnings_on(settings, host, owner)
+    return warnings_on(settings, host, deployment)
 
 
-def use_of(s: Settings, host: Host, owner: str) -> facts.Use:
+def use_of(s: Settings, host: Host, deployment: Deployment) -> facts.Use:
     """The settings, as far as the daemon's own facts matter to them."""
     return facts.Use(
         wheels=s.backend == "cpu" and s.image_strategy == "wheel",
@@ -27,28 +29,28 @@ def use_of(s: Settings, host: Host, owner: str) -> facts.Use:
         directory=s.model_path if s.backend in ("cpu", "gpu") and s.model_source == "directory" else "",
         host_port=s.host_port,
         model_network=s.model_network if s.backend in ("cpu", "gpu") else "bridge",
-        deployed=_own(s, host, owner) is not None,
+        deployed=_own(s, host, deployment) is not None,
     )
 
 
-def wants_port(s: Settings, host: Host, owner: str) -> bool:
+def wants_port(s: Settings, host: Host, deployment: Deployment) -> bool:
     """Whether hostPort is still to be had: not where our own container has it already."""
-    own = _own(s, host, owner)
+    own = _own(s, host, deployment)
     return s.host_port > 0 and not (own and any(_meets(s, at) for at in own.ports))
 
 
-def _own(s: Settings, host: Host, owner: str) -> Container | None:
+def _own(s: Settings, host: Host, deployment: Deployment) -> Container | None:
     found = host.container(s.container_name)
-    return found if found and labels.owned(found.labels, owner) else None
+    return found if found and deployment.runs(found.labels) else None
 
 
 def _meets(s: Settings, at: tuple[str, int]) -> bool:
     return at[1] == s.host_port and overlap(s.bind_address, at[0])
 
 
-def warnings_on(s: Settings, host: Host, owner: str) -> list[str]:
+def warnings_on(s: Settings, host: Host, deployment: Deployment) -> list[str]:
     """What works, but not as somebody may think."""
-    said = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, owner)) if verdict.level == "warn"]
+    said = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, deployment)) if verdict.level == "warn"]
     network = host.networks.get(s.network_name)
     if s.ragflow_mode != "join" and network and not network.ipv4:
         said.append(
@@ -58,10 +60,10 @@ def warnings_on(s: Settings, host: Host, owner: str) -> list[str]:
     return said
 
 
-def refusals_on(s: Settings, host: Host, owner: str, *, port: str = "") -> list[str]:
+def refusals_on(s: Settings, host: Host, deployment: Deployment, names: Names, *, port: str = "") -> list[str]:
     """The reasons, in words; empty when the host fits."""
     # A host that nothing runs on has no further reasons.
-    refusals = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, owner)) if verdict.level == "fail"]
+    refusals = [str(verdict) for verdict in facts.verdicts(host, use_of(s, host, deployment)) if verdict.level == "fail"]
     if s.cpus > host.cpus:
         refusals.append(f"cpus: {s.cpus} is more than the {host.cpus} of this Docker host; set it to {host.cpus} or less")
     if s.memory_gib * GIB > host.memory:
@@ -76,14 +78,8 @@ def refusals_on(s: Settings, host: Host, owner: str, *, port: str = "") -> list[
             f"backend: 'gpu' needs the NVIDIA runtime and this Docker host has {', '.join(sorted(host.runtimes)) or 'none'}; install "
             "nvidia-container-toolkit there, or set backend to cpu"
         )
-    taken = host.container(s.container_name)
-    if taken and not labels.owned(taken.labels, owner):
-        whose = taken.labels.get(labels.OWNER)
-        maker = f"the stack {whose} made it" if whose else "this project did not make it (a compose file of an earlier guide?)"
-        refusals.append(
-            f"containerName: a container {s.container_name!r} exists already, and {maker}; remove it (docker rm -f {s.container_name}), or choose another name"
-        )
-    return [*refusals, *_network_refusals(s, host), *_port_refusals(s, host, owner, port)]
+    refusals += neighbours.refusals(names, host, deployment)
+    return [*refusals, *_network_refusals(s, host), *_port_refusals(s, host, deployment, port)]
 
 
 def _network_refusals(s: Settings, host: Host) -> Iterable[str]:
@@ -106,9 +102,9 @@ def _network_refusals(s: Settings, host: Host) -> Iterable[str]:
         )
 
 
-def _port_refusals(s: Settings, host: Host, owner: str, port: str) -> Iterable[str]:
+def _port_refusals(s: Settings, host: Host, deployment: Deployment, port: str) -> Iterable[str]:
     """`port`: what host/ports.py saw besides containers."""
-    if not wants_port(s, host, owner):
+    if not wants_port(s, host, deployment):
         return
     other = "set hostPort to another, or to 0 for none (RAGFlow does not need it)"
     holder = next(

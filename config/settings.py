@@ -28,9 +28,12 @@ class Settings(ServiceDials, LaunchDials, GpuDials):
     ragflow_default: str
     image_strategy: str
     base_image: str
+    image_registries: tuple[str, ...]
+    image_from_packages: bool
     vllm_package: str
     vllm_version: str
     torch_requirement: str
+    torch_indexes: tuple[str, ...]
     package_index: str
     extra_index: str
     debian_mirror: str

@@ -7,11 +7,12 @@ import pulumi_docker as docker
 
 from components import SharedNetwork
 from host import labels
+from host.labels import Deployment
 
 
 def companion(
     network: SharedNetwork,
-    owner: str,
+    deployment: Deployment,
     opts: pulumi.ResourceOptions,
     *,
     name: str = "ragflow-vectors",
@@ -25,7 +26,7 @@ def companion(
         image=image,
         command=list(command),
         labels=[
-            docker.ContainerLabelArgs(label=labels.OWNER, value=owner),
+            docker.ContainerLabelArgs(label=labels.OWNER, value=deployment.owner),
             # A network that was made anew has the name of the old one: by its id the container follows.
             docker.ContainerLabelArgs(label=labels.NETWORK_ID, value=network.network_id),
         ],
@@ -35,5 +36,5 @@ def companion(
         restart="unless-stopped",
         log_driver="json-file",
         log_opts={"max-size": "10m", "max-file": "3"},
-        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
+        opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True, depends_on=[network.released])),
     )

@@ -7,12 +7,19 @@ import pulumi
 from components import ModelVolume, Reranker, RerankerImage, SharedNetwork
 from config import fits
 from config.settings import Settings
+from host.labels import Deployment
 from host.observe import Host
-from plan import plan
+from plan import names, plan
 
 
 def second_reranker(
-    s: Settings, host: Host, owner: str, image: RerankerImage, network: SharedNetwork, model: ModelVolume | None, opts: pulumi.ResourceOptions
+    s: Settings,
+    host: Host,
+    deployment: Deployment,
+    image: RerankerImage,
+    network: SharedNetwork,
+    model: ModelVolume | None,
+    opts: pulumi.ResourceOptions,
 ) -> Reranker:
     """RAGFlow reaches it as http://<containerName>-code:8000/v1, with the model name and the key of the first one.
 
@@ -26,6 +33,6 @@ def second_reranker(
         deadline_seconds=min(5, s.deadline_seconds),
         host_port=0,
     )
-    fits.check(other, host, owner)
-    planned = plan(other, host, owner)
+    fits.check(other, host, deployment, names(other))
+    planned = plan(other, host, deployment)
     return Reranker("second", planned.reranker(image, network, model), opts)

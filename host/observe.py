@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
 
-from host import facts, labels
+from host import facts
 from host.docker import Docker, DockerError, NoDocker, Run, environment
 from host.endpoint import Endpoint, Unreached, endpoint_of, remedy
 from host.facts import Facts
@@ -87,7 +87,7 @@ class Host(Facts):
 
 
 def observe(docker_host: str, *, run: Run | None = None) -> Host:
-    """Ask the daemon for its facts, networks, containers and this project's volumes. Raises HostError."""
+    """Ask the daemon for its facts, networks, containers and volumes. Raises HostError."""
     ask = _Daemon(docker_host, Docker(environment(docker_host), run=run))
     info = json.loads(ask("info", "--format", "{{json .}}"))
     if info.get("ServerErrors"):
@@ -104,7 +104,7 @@ def observe(docker_host: str, *, run: Run | None = None) -> Host:
     # Whatever vanishes between the list and the look is gone for our purpose too: partial answers are fine.
     networks = ask.look("network", ask("network", "ls", "-q", "--no-trunc").split())
     containers = ask.look("container", ask("container", "ls", "-aq", "--no-trunc").split())
-    volumes = ask.look("volume", ask("volume", "ls", "-q", "--filter", f"label={labels.OWNER}").split())
+    volumes = ask.look("volume", ask("volume", "ls", "-q").split())
     return Host(
         **_fields(with_disk(said, at)),
         endpoint=at.host,

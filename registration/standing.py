@@ -15,7 +15,8 @@ ABSENT = "not in RAGFlow"
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
-    """`differences`: sentences without any key, empty where all is as wanted; `others`: models that a person put into our instance, as RAGFlow takes them back."""
+    """`differences`: sentences without any key, empty where all is as wanted; `others`: models that a person put into our instance, as RAGFlow takes them back;
+    `elsewhere`: the address that it calls, where that is another reranker's."""
 
     release: Release
     there: bool = False
@@ -23,6 +24,7 @@ class Standing:
     others: tuple[Mapping[str, Any], ...] = field(default=(), repr=False)
     ids: frozenset[str] = frozenset()
     off: bool = False
+    elsewhere: str = ""
 
     @property
     def as_wanted(self) -> bool:
@@ -43,6 +45,7 @@ def _table(api: Api, entry: Entry, release: Release) -> Standing:
     if not rows:
         return Standing(release=release, differences=(ABSENT,))
     row, off = rows[0], str(rows[0].get("status", "1")) == "0"
+    elsewhere = str(row.get("api_base") or "")
     differences = [
         *_differs("base URL", row.get("api_base"), entry.base_url),
         *_differs("type", row.get("type"), MODEL_TYPE),
@@ -51,7 +54,7 @@ def _table(api: Api, entry: Entry, release: Release) -> Standing:
         *_default(api, entry, release),
     ]
     ids = frozenset({stored_name(entry), model_id(release.generation, entry)})
-    return Standing(release=release, there=True, differences=tuple(differences), ids=ids, off=off)
+    return Standing(release=release, there=True, differences=tuple(differences), ids=ids, off=off, elsewhere=_other(elsewhere, entry))
 
 
 def _instance(api: Api, entry: Entry, release: Release) -> Standing:
@@ -61,6 +64,7 @@ def _instance(api: Api, entry: Entry, release: Release) -> Standing:
     models = [row for row in api(calls.models(entry)) or [] if isinstance(row, dict)]
     differences: list[str] = []
     # v0.26 shows neither of them
+    elsewhere = str(shown.get("base_url") or "").rstrip("/")
     if "base_url" in shown:
         differences += _differs("base URL", str(shown["base_url"]).rstrip("/"), entry.base_url)
     if "api_key" in shown and shown["api_key"] != entry.key:
@@ -79,7 +83,11 @@ def _instance(api: Api, entry: Entry, release: Release) -> Standing:
     others = tuple(_taken_back(row) for row in models if row.get("name") != entry.model)
     uuids = {str(row["model_id"]) for row in api.rows(calls.RERANK_MODELS) if _is_ours(row, entry) and row.get("model_id")}
     ids = frozenset({model_id(release.generation, entry), *uuids})
-    return Standing(release=release, there=True, differences=tuple(differences), others=others, ids=ids, off=off)
+    return Standing(release=release, there=True, differences=tuple(differences), others=others, ids=ids, off=off, elsewhere=_other(elsewhere, entry))
+
+
+def _other(address: str, entry: Entry) -> str:
+    return address if address.rstrip("/") != entry.base_url.rstrip("/") else ""
 
 
 def instance_names(api: Api) -> list[str]:

@@ -135,6 +135,12 @@ def unregister(api: Api, entry: Entry) -> Done:
     generation = seen.release.generation
     if generation is Generation.BY_HAND or not seen.there:
         return Done()
+    if seen.elsewhere:
+        return Done(
+            said=(
+                f"RAGFlow's entry for {entry.model} was left: it calls {seen.elsewhere}, which is not this reranker; remove it by hand if nobody needs it",
+            )
+        )
     said = []
     if seen.others:
         names = ", ".join(str(other["model_name"]) for other in seen.others)

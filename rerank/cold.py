@@ -3,11 +3,11 @@
 import importlib.util
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from rerank import house, models
+from rerank.results import Item
 
 house.enter("serving")
 
@@ -16,7 +16,7 @@ from serving.engines.template import TEMPLATE, render_template  # noqa: E402
 from serving.launch import decide as deciding  # noqa: E402
 from serving.launch.machine import read_machine  # noqa: E402
 from serving.launch.options import GpuDials, LaunchDials, LaunchOptions  # noqa: E402
-from serving.model import Model, read_model  # noqa: E402
+from serving.model import CONVERTED, ORIGINAL, Model, read_model  # noqa: E402
 from serving.options import ServiceDials  # noqa: E402
 
 ENGINES = ("vllm", "transformers")
@@ -24,15 +24,6 @@ ENGINES = ("vllm", "transformers")
 
 class ColdError(Exception):
     """Nothing can be scored here; one sentence with the remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A document with its relevance score; `index` is its place in the call."""
-
-    index: int
-    score: float
-    document: str
 
 
 class Scores(Protocol):
@@ -86,7 +77,7 @@ def _installed() -> str:
 
 
 def _remedy(engine: str) -> str:
-    return "pip install 'ragflow-reranker[cold]'" if engine == "transformers" else "docs/serve.md has the line for 'ragflow-reranker[vllm]'"
+    return "in the checkout, pip install '.[cold]'" if engine == "transformers" else "docs/serve.md has the lines"
 
 
 def _device() -> str:
@@ -119,7 +110,7 @@ def _vllm(options: LaunchOptions, model: Model) -> tuple[str, Scores]:
     from vllm import LLM
 
     dtype = decided.get("dtype", options.dtype)
-    more: dict[str, Any] = {"hf_overrides": deciding.OVERRIDES} if model.architecture == deciding.ORIGINAL else {}
+    more: dict[str, Any] = {"hf_overrides": deciding.OVERRIDES} if model.architecture == ORIGINAL else {}
     if options.device == "gpu":
         more |= {"tensor_parallel_size": options.gpu_count, "gpu_memory_utilization": options.gpu_memory_utilization_percent / 100}
     if "block-size" in decided:
@@ -149,16 +140,14 @@ def _transformers(options: LaunchOptions, model: Model) -> tuple[str, Scores]:
     import torch
     import transformers
 
-    if model.architecture not in (deciding.ORIGINAL, deciding.CONVERTED):
-        raise ColdError(
-            f"{model.directory} is a {model.architecture}; it must be a {deciding.ORIGINAL} or a {deciding.CONVERTED}: choose a Qwen3-Reranker"
-        )
+    if model.architecture not in (ORIGINAL, CONVERTED):
+        raise ColdError(f"{model.directory} is a {model.architecture}; it must be a {ORIGINAL} or a {CONVERTED}: choose a Qwen3-Reranker")
     dtype = options.dtype
     if options.device == "cpu":
         dtype = deciding.cpu_dtype(read_machine(), dtype)[0]
     elif dtype == "auto":
         dtype = model.weight_dtype
-    original = model.architecture == deciding.ORIGINAL
+    original = model.architecture == ORIGINAL
     kind = transformers.AutoModelForCausalLM if original else transformers.AutoModelForSequenceClassification
     transformers.utils.logging.disable_progress_bar()
     place = "cuda" if options.device == "gpu" else "cpu"

@@ -9,6 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from host.causes import told
 from setup import venv
 from setup.edge import Edge, Refusal, Result
 
@@ -122,7 +123,7 @@ def _ensure_program(edge: Edge, python: Path) -> str:
     tried.append(Try("download by Pulumi's Automation API", why))
     name = f"pulumi-v{version}-{platform.system().lower()}-{_machine('x64')}.tar.gz"
     raise Refusal(
-        "there is no Pulumi program that serves, and none could be installed. Tried:\n" + "\n".join(map(str, tried)) + "\n"
+        "there is no Pulumi program that serves, and none could be installed. Tried:\n" + "\n".join(map(str, tried)) + f"\n{told(why)}"
         "Ways around it, then run this again:\n"
         "  - PATH: put pulumi and pulumi-language-python on it, from a package manager or https://www.pulumi.com/docs/install/\n"
         f"  - a local archive: PULUMI_ARCHIVE=/path/{name}, the release's archive, fetched elsewhere\n"
@@ -152,7 +153,7 @@ def _ensure_plugins(edge: Edge, program: str) -> None:
     raise Refusal(
         f"Pulumi's resource plugin {' and '.join(f'{name} {version}' for name, version in lost)} could not be installed. Tried:\n"
         + "\n".join(map(str, tried))
-        + "\n"
+        + f"\n{told(chr(10).join(one.failure for one in tried))}"
         "Ways around it, then run this again:\n"
         f"  - PATH: put {' and '.join(f'pulumi-resource-{name}' for name, _ in lost)} on it\n"
         "  - a local archive, fetched elsewhere:\n"

@@ -4,6 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from host.causes import told
 from setup.edge import Edge, Refusal
 
 RUNTIME_LOCK = "requirements.lock"
@@ -37,7 +38,7 @@ def ensure(edge: Edge, lock: str) -> Path:
     pip = edge.run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", lock], PIP_LIMIT_S)
     if pip.code:
         raise Refusal(
-            f"pip could not install {lock} into .venv:\n{_indent(pip.tail(8))}\n"
+            f"pip could not install {lock} into .venv:\n{_indent(pip.tail(8))}\n{told(pip.out + pip.err)}"
             "Ways around it, then run this again:\n"
             "  - a proxy: HTTPS_PROXY=http://proxy:port, with PIP_CERT=/path/ca.pem where it has its own CA\n"
             "  - a mirror of the package index: PIP_INDEX_URL=https://mirror/simple\n"

@@ -2,11 +2,14 @@
 
 import json
 import shlex
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from host import registered
+from host.causes import SAID_FILE
 from host.docker import environment
 from host.ragflow import NotFound
 from registration import handed
@@ -184,7 +187,9 @@ def main(argv: Sequence[str], edge: Edge) -> int:
     """Runs one verb; returns its exit code: pulumi's or pytest's own, 1 for a refusal, 2 for no such verb."""
     if len(argv) != 1 or argv[0] not in VERBS:
         lines = [verb.__doc__.splitlines()[0] for verb in VERBS.values() if verb.__doc__]
-        usage = f"usage: make [VERB] [STACK=laptop] [YES=1] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]\n  " + "\n  ".join(lines)
+        usage = f"usage: make [VERB] [STACK=laptop] [YES=1] [TAKE_OVER=deployment] [TIERS={','.join(tiers.TIERS)}] [BENCH=speed]\n  " + "\n  ".join(
+            lines
+        )
         (edge.complain if argv else edge.say)(usage)
         return 2 if argv else 0
     try:
@@ -197,10 +202,18 @@ def main(argv: Sequence[str], edge: Edge) -> int:
 
 
 def _pulumi(edge: Edge, ready: Ready, verb: str, *flags: str) -> int:
-    """One of pulumi's verbs on the terminal. Where its last words are its own, ours come after them."""
-    code = edge.show(ready.command(verb, *flags), stack.WORK_LIMIT_S)
-    if code and (why := stack.explained(edge, ready.program, ready.stack)):
-        edge.complain(f"error: {why}")
+    """One of pulumi's verbs on the terminal. Where it fails, our own words of the cause come last: the program's (components/image.py), or what pulumi's mean."""
+    with tempfile.TemporaryDirectory(prefix="reranker-said-") as folder:
+        said = Path(folder) / "said"
+        edge.env[SAID_FILE] = str(said)
+        try:
+            code = edge.show(ready.command(verb, *flags), stack.WORK_LIMIT_S)
+        finally:
+            del edge.env[SAID_FILE]
+        if code:
+            why = said.read_text(encoding="utf-8").strip() if said.exists() else stack.explained(edge, ready.program, ready.stack)
+            if why:
+                edge.complain(f"error: {why}")
     return code
 
 

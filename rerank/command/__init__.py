@@ -17,6 +17,7 @@ from rerank.version import VERSION
 VERBS = {
     "serve": "Run the reranker on this machine without Docker: start, status, tail, stop, restart, run.",
     "fetch": "Download a model, whole and checked, for serve and cold.",
+    "rank": "Ask a service once: documents by their relevance to a query.",
     "cold": "Score documents in this process, without a server.",
     "status": "Whether a deployed reranker is well, and why not.",
     "logs": "The log of a deployed reranker.",

@@ -112,12 +112,12 @@ def require(settings: Settings, python: Python, known: Mapping[str, str]) -> mod
     if settings.engine == "mock":
         lacks = sorted({"uvicorn", "prometheus_client"} - python.modules)
         if lacks:
-            raise Refused(f"{python.program} lacks {' and '.join(lacks)}, which serve the mock: pip install 'ragflow-reranker[mock]'")
+            raise Refused(f"{python.program} lacks {' and '.join(lacks)}, which serve the mock: in the checkout, pip install '.[mock]'")
         return None
     if "vllm" not in python.modules:
         raise Refused(
-            f"vLLM is not installed in {python.program}: name a Python that has it with --python PATH, install it (docs/serve.md has the line for "
-            "'ragflow-reranker[vllm]'), or look around without a model: --engine mock"
+            f"vLLM is not installed in {python.program}: name a Python that has it with --python PATH, install it (docs/serve.md has the lines), "
+            "or look around without a model: --engine mock"
         )
     model = models.find(settings.model)
     if settings.device == "gpu":

@@ -90,7 +90,14 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             new.remove_header("Authorization")
         return new
 
-    http_error_308 = urllib.request.HTTPRedirectHandler.http_error_302
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (ValueError, MirrorError):
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
 
 def open_url(url: str, token: Token, *, timeout: float, headers: Mapping[str, str] | None = None) -> http.client.HTTPResponse:

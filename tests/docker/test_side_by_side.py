@@ -54,15 +54,17 @@ def test_a_container_of_others_under_our_name_is_refused_and_untouched(place: An
     assert place.remains() == [name]
 
 
-def test_a_container_of_another_stack_under_our_name_is_refused_with_that_stack_s_name(deployed: Any) -> None:
+def test_a_container_of_another_deployment_under_our_name_is_refused_with_its_identity_although_the_stack_has_one_name(deployed: Any) -> None:
     theirs = deployed.place
     before = theirs.client.api.inspect_container(theirs.container)["Id"]
-    own, theirs.stack.name = theirs.stack.name, "another"
+    own, theirs.stack.state = theirs.stack.state, {}
     try:
-        with pytest.raises(pulumi.RunError, match=f"exists already, and the stack ragflow-reranker/{own} made it;"):
+        with pytest.raises(
+            pulumi.RunError, match=f"exist already, made by another deployment, [0-9a-f]{{8}} .ragflow-reranker/{theirs.stack.name}, "
+        ):
             theirs.up()
     finally:
-        theirs.stack.name = own
+        theirs.stack.state = own
     assert theirs.client.api.inspect_container(theirs.container)["Id"] == before
 
 
@@ -82,7 +84,7 @@ def test_a_key_volume_that_was_lost_is_written_anew_and_the_container_with_it(pl
     place.client.api.remove_container(place.container, force=True)
     place.client.api.remove_volume(f"{place.container}-key")
     done = place.up(**config)
-    assert set(done.news) == {"reranker-key", "reranker-key-file", "reranker-container", "reranker-healthy"}
+    assert set(done.news) == {"reranker-key", "reranker-key-released", "reranker-key-file", "reranker-container", "reranker-healthy"}
     assert reranks(name, done, key=config["apiKey"])
 
 

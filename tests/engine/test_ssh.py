@@ -3,6 +3,7 @@
 import getpass
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -58,6 +59,8 @@ def test_a_stack_over_ssh_comes_up_with_an_empty_second_preview_and_goes_away(
     with standin(f"{stack.token}-ragflow", image=base_image) as name:
         stack.set(dockerHost=address, ragflowMode="attach", ragflowContainers=[name])
         stack.set_key("rrt-over-ssh")
+        with socket.create_server(("127.0.0.1", stack.port)):
+            assert f"hostPort: {stack.port} on 127.0.0.1 is taken" in stack.refusal()
         stack.settle()
         assert "unchanged" in stack.refresh()
         assert model_names(stack)

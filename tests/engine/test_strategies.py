@@ -10,14 +10,13 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.engine.test_deployed import model_names
 from tests.support import fakevllm
-from tests.support.engine import Project, docker, free_port, inspect, reap, wait_until
+from tests.support.engine import Project, docker, free_port, inspect, reap, registry, wait_until
 
 Make = Callable[..., Project]
 CONTAINER_ALONE = {"reranker-container": "replace", "reranker-healthy": "replace"}
@@ -150,32 +149,6 @@ def test_a_git_url_with_a_docker_client_without_buildkit_ends_in_a_sentence_with
 
 
 # -- registry -------------------------------------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def registry(folder: Path) -> Iterator[str]:
-    """Address of an image registry on this machine's loopback, which Docker speaks to without TLS."""
-    program = shutil.which("docker-registry") or shutil.which("registry")
-    if not program:
-        pytest.skip("no image registry to run (Debian, Ubuntu: apt-get install docker-registry)")
-    address = f"127.0.0.1:{free_port()}"
-    settings = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}}, "http": {"addr": address}}
-    (folder / "registry.json").write_text(json.dumps(settings))
-    with (folder / "registry.log").open("wb") as log:
-        process = subprocess.Popen([program, "serve", str(folder / "registry.json")], stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until(lambda: answers(f"http://{address}/v2/"), seconds=30)
-        yield address
-    finally:
-        reap(process)
-
-
-def answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5):
-            return True
-    except OSError:
-        return False
 
 
 def built(clone: fakevllm.Clone, name: str) -> None:

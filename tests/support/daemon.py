@@ -25,6 +25,7 @@ import grpc
 from google.protobuf import struct_pb2
 from pulumi.runtime.proto import callback_pb2, callback_pb2_grpc, resource_pb2
 
+from components.identity import KEPT
 from host import observe
 from tests.support import recording
 from tests.support.recording import ROOT, Outcome, Recorded, Registration
@@ -81,12 +82,13 @@ class Done:
 
 @dataclass
 class Stack:
-    """One stack on the local daemon, with its state from up to up. `built`: ids of the images it made, those without a tag by now too."""
+    """One stack on the local daemon, with its state from up to up. `built`: ids of the images it made, those without a tag by now too; `kept`: the deployment that it is from the start."""
 
     name: str
     client: docker.DockerClient = field(default_factory=lambda: docker.from_env(timeout=API_SECONDS))
     state: dict[str, Applied] = field(default_factory=dict)
     built: set[str] = field(default_factory=set)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     def up(self, config: Mapping[str, Any], *, sees: Callable[[observe.Container], bool] = lambda _: True, project: Path = ROOT) -> Done:
         """Observe the host (with the containers that `sees` lets through), run the program of `project`, apply what it registers.
@@ -126,12 +128,19 @@ class _Run:
 
     def __init__(self, stack: Stack) -> None:
         self.stack, self.client = stack, stack.client
-        self.monitor = recording.Recording(self.apply)
+        listed = {urn: {"outputs": {**applied.item.inputs, **applied.outputs}} for urn, applied in stack.state.items()}
+        if stack.kept and not listed:
+            listed = {f"urn::{KEPT}": {"outputs": {"input": dict(stack.kept)}}}
+        self.monitor = recording.Recording(self.apply, listed)
         self.changes: dict[str, str] = {}
         self.replaced: list[Applied] = []
 
     def apply(self, item: Registration) -> Outcome:
         """Called for each registration when its inputs are known."""
+        if item.type == "pulumi:index:Stash":
+            outputs = {"output": item.inputs["input"]}
+            self.stack.state[item.urn] = Applied(item, item.name, outputs)
+            return item.name, outputs
         if not item.custom or item.type.startswith("pulumi:"):
             return item.name, {}
         old = self.stack.state.get(item.urn)

@@ -1,8 +1,11 @@
 """`python -m tests.support.demo up|down`: the mock reranker beside a RAGFlow stand-in on the local daemon, to look at before installing anything."""
 
+import hashlib
 import json
+import socket
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import docker
 import docker.errors
@@ -15,6 +18,11 @@ from tests.support.daemon import DaemonError, Done
 from tests.support.place import TEST_LABEL, Place
 
 NAME = "ragflow-demo"
+FOLDER = str(Path(__file__).resolve().parents[2])
+# A demo has no state: it is known by the checkout that made it.
+ID = hashlib.sha256(f"{socket.gethostname()}:{FOLDER}".encode()).hexdigest()[:8]
+KEPT = {"id": ID, "made": "the demo", "machine": socket.gethostname(), "folder": FOLDER, "heirOf": []}
+BESIDE = f"ragflow-{ID[:4]}-demo"
 QUERY = "How long is the warranty on the battery?"
 DOCUMENTS = (
     "Shipping takes three to five working days.",
@@ -33,6 +41,7 @@ def up(say: Callable[[str], None] = print, *, name: str = NAME) -> None:
     say("The demo: a mock reranker (real API, no model) and a stand-in for RAGFlow, on this machine's Docker. Nothing else on it is touched.")
     down(lambda _: None, name=name)
     place = Place(baseimage.ensure(lambda line: say(f"  {line}")), token=name)
+    place.stack.kept, place.labels = KEPT, {TEST_LABEL: f"{name}/{ID}"}
     try:
         standin = f"{name}-ragflow-cpu-1"
         if any(container.name == standin for container in place.client.containers.list(all=True)):
@@ -77,9 +86,20 @@ Next:
   make up STACK=laptop     brings up the real reranker beside your RAGFlow""")
 
 
-def down(say: Callable[[str], None] = print, *, name: str = NAME) -> None:
-    """Remove everything that carries the demo's labels, and its image. Nothing there is fine."""
-    ours = (f"{TEST_LABEL}={name}", f"{labels.OWNER}={labels.owner('ragflow-reranker', name)}")
+def free_name() -> str:
+    """NAME, or one beside it where another checkout's demo has that."""
+    client = docker.from_env()
+    try:
+        found = [item for item in client.containers.list(all=True) if item.name == f"{NAME}-reranker"]
+        return BESIDE if any(labels.identity(item.labels.get(labels.OWNER, "")) != ID for item in found) else NAME
+    finally:
+        client.close()
+
+
+def down(say: Callable[[str], None] = print, *, name: str = "") -> None:
+    """Remove everything that carries the labels of this checkout's demo (of that name, or any), and its image. Nothing there is fine."""
+    names = (name,) if name else (NAME, BESIDE)
+    ours = [label for name in names for label in (f"{TEST_LABEL}={name}/{ID}", f"{labels.OWNER}=ragflow-reranker/{name}/{ID}")]
     client = docker.from_env()
     try:
         removed = []
@@ -94,12 +114,12 @@ def down(say: Callable[[str], None] = print, *, name: str = NAME) -> None:
             for volume in client.volumes.list(filters={"label": label}):
                 volume.remove()
                 removed.append(f"volume {volume.name}")
-        image = f"{name}-reranker:mock"
-        try:
-            client.images.remove(image)
-            removed.append(f"image {image}")
-        except docker.errors.ImageNotFound:
-            pass
+        for image in [f"{name}-reranker:mock" for name in names] if removed else []:
+            try:
+                client.images.remove(image)
+                removed.append(f"image {image}")
+            except docker.errors.ImageNotFound:
+                pass
         for line in removed:
             say(f"removed {line}")
         say("The demo is gone." if removed else "There was no demo.")
@@ -111,7 +131,7 @@ def down(say: Callable[[str], None] = print, *, name: str = NAME) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Status 0, 1 for a refusal in one sentence, 2 for a wrong call."""
-    verbs = {"up": up, "down": down}
+    verbs = {"up": lambda: up(name=free_name()), "down": down}
     if len(argv) != 1 or argv[0] not in verbs:
         print("usage: python -m tests.support.demo up|down", file=sys.stderr)
         return 2

@@ -9,13 +9,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
+
+from components.identity import KEPT
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("Pulumi.yaml", "*.py", "config", "host", "components", "registration", "serving", "images", "certs", "stacks")
@@ -63,8 +67,9 @@ class Project:
 
     @property
     def owner(self) -> str:
-        """Value of the owner label of what the stack makes."""
-        return f"{NAMESPACE}/{self.stack}"
+        """Value of the owner label of what the stack makes, as its state has the deployment's id; '' where it has none."""
+        held = {item["urn"].split("::")[-1]: item for item in json.loads(self.export())["deployment"].get("resources", [])}
+        return f"{NAMESPACE}/{self.stack}/{held[KEPT]['inputs']['input']['id']}" if KEPT in held else ""
 
     def set(self, **dials: Any) -> None:
         """Writes dials in plain into the stack's file, as a person with an editor does; None removes one."""
@@ -174,8 +179,8 @@ class Project:
             "network": docker("network", "ls", "--format", "{{.Name}}", "--filter", f"name={self.token}"),
             "image": docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*{self.token}*"),
         }
-        owned = docker("ps", "-a", "--format", "{{.Names}}", "--filter", f"label=io.ragflow-reranker.owner={self.owner}")
-        names["container"] += owned
+        owned = docker("ps", "-a", "--format", '{{.Label "io.ragflow-reranker.owner"}} {{.Names}}', "--filter", "label=io.ragflow-reranker.owner")
+        names["container"] += "\n".join(line.split()[-1] for line in owned.splitlines() if line.startswith(f"{NAMESPACE}/{self.stack}"))
         return {kind: sorted(set(found.split())) for kind, found in names.items() if found.split()}
 
     def close(self) -> None:
@@ -245,6 +250,32 @@ def free_port() -> int:
             if probe.connect_ex(("127.0.0.1", port)):
                 return port
     raise EngineError("no free port found")
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[str]:
+    """Address of an image registry on this machine's loopback, which Docker speaks to without TLS."""
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if not program:
+        pytest.skip("no image registry to run (Debian, Ubuntu: apt-get install docker-registry)")
+    address = f"127.0.0.1:{free_port()}"
+    settings = {"version": "0.1", "storage": {"filesystem": {"rootdirectory": str(folder / "registry")}}, "http": {"addr": address}}
+    (folder / "registry.json").write_text(json.dumps(settings))
+    with (folder / "registry.log").open("wb") as log:
+        process = subprocess.Popen([program, "serve", str(folder / "registry.json")], stdout=log, stderr=log, start_new_session=True)
+    try:
+        wait_until(lambda: answers(f"http://{address}/v2/"), seconds=30)
+        yield address
+    finally:
+        reap(process)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from pulumi.runtime import mocks, rpc, set_all_config
 from pulumi.runtime import stack as pulumi_stack
 from pulumi.runtime.proto import callback_pb2, resource_pb2
 
+import deployment
 from host import observe, ports
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,6 +75,8 @@ def imagined(item: Registration) -> Outcome:
     more: dict[str, Any] = {}
     if item.type == "docker:index/image:Image":
         more = {"repoDigest": f"sha256:{item.name}"}
+    if item.type == "pulumi:index:Stash":
+        more = {"output": item.inputs["input"]}
     if item.type == "command:local:Command":
         more = {"stdout": f"stdout-of-{item.name}", "stderr": ""}
     return (f"id-of-{item.name}" if item.custom else ""), more
@@ -90,11 +93,20 @@ class _Unused(mocks.Mocks):
 class Recording(mocks.MockMonitor):
     """A monitor that keeps every registration in order, and gives it the outcome that `apply` says."""
 
-    def __init__(self, apply: Callable[[Registration], Outcome] = imagined) -> None:
+    def __init__(self, apply: Callable[[Registration], Outcome] = imagined, state: Mapping[str, Any] | None = None) -> None:
         super().__init__(_Unused())
+        self.state = dict(state or {})
         self.apply = apply
         self.registrations: list[Registration] = []
         self.hooks: dict[str, callback_pb2.Callback] = {}
+
+    def Invoke(self, request: resource_pb2.ResourceInvokeRequest) -> resource_pb2.ResourceInvokeResponse:
+        """Answers one lookup: what the stack's `state` lists, outputs by URN."""
+        if request.tok != "pulumi:pulumi:readStackResourceOutputs":
+            raise NotImplementedError(f"the program called {request.tok}: a lookup at preview, which this monitor does not answer")
+        answer = resource_pb2.ResourceInvokeResponse()
+        getattr(answer, "return").update({"outputs": self.state})
+        return answer
 
     def RegisterResourceHook(self, request: resource_pb2.RegisterResourceHookRequest) -> empty_pb2.Empty:
         self.hooks[request.name] = request.callback
@@ -247,8 +259,10 @@ def run_program(
     secret_keys: Iterable[str] = SECRET_KEYS,
     preview: bool = False,
     monitor: Recording | None = None,
+    remembered: str = "",
 ) -> Recorded:
     """Run __main__.py. `config`: what differs from Pulumi.yaml and the stack file. `host`: what observe() answers; None: it looks at the real one.
+    `monitor` has the stack's state, `remembered` is what the backend keeps of a destroyed one.
 
     `secret_keys`: keys that the stack holds encrypted. Raises pulumi.RunError with the program's own sentence where it refuses.
     """
@@ -259,7 +273,8 @@ def run_program(
         observed = contextlib.nullcontext() if host is None else mock.patch.object(observe, "observe", return_value=host)
         # A host of a test has no ports of its own to ask for: no ssh goes to a name that somebody may have.
         asked = contextlib.nullcontext() if host is None else mock.patch.object(ports, "seen", return_value="")
-        with mock.patch.object(signal, "signal"), mock.patch.object(pulumi.log, "error") as said, observed, asked:
+        told = mock.patch.object(deployment, "remembered", return_value=remembered)
+        with mock.patch.object(signal, "signal"), mock.patch.object(pulumi.log, "error") as said, observed, asked, told:
             try:
                 runpy.run_path(str(project / "__main__.py"))
             except SystemExit as end:

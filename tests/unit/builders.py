@@ -2,13 +2,17 @@
 
 import functools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import pulumi
 import yaml
 
+from components.identity import KEPT
 from config.read import read_settings
 from config.settings import Settings
+from host import labels
+from host.labels import Deployment
 from host.observe import Container, Host, Network
 from tests.support.recording import ROOT, SECRET_KEYS, config_of
 
@@ -47,6 +51,21 @@ def a_host(**facts: Any) -> Host:
             **facts,
         }
     )
+
+
+def a_deployment(**facts: Any) -> Deployment:
+    """A deployment that was made by the stack `test`."""
+    return Deployment(**{"stack": f"{PROJECT}/test", "id": "0a1b2c3d", "made": "2026-11-25 from box:/home/sam/ragflow-reranker", **facts})
+
+
+def a_state(host: Host | None = None, **kept: Any) -> dict[str, Any]:
+    """What the state of a_deployment lists, as the engine shows it: its identity, and the incarnations of all that stands on the host."""
+    ours = {"id": "0a1b2c3d", "made": "2026-11-25", "machine": "box", "folder": "/home/sam/ragflow-reranker", "heirOf": [], **kept}
+    marked: list[Mapping[str, str]] = []
+    if host:
+        marked = [*(item.labels for item in host.containers), *(item.labels for item in host.networks.values()), *host.volumes.values()]
+    listed = [{"label": labels.GENERATION, "value": found[labels.GENERATION]} for found in marked if labels.GENERATION in found]
+    return {f"urn::{KEPT}": {"outputs": {"input": ours, "output": ours}}, "urn::all": {"outputs": {"labels": listed}}}
 
 
 def a_network(name: str, **facts: Any) -> Network:

@@ -118,7 +118,8 @@ def test_the_client_alone_imports_none_of_these_libraries_and_nothing_of_the_sta
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True).stdout.strip() == "[]"
 
 
-# The libraries' own classes for Cohere's API, as docs/client.md shows them; each in a package of its own, which the development environment may lack.
+# The libraries' own classes for Cohere's API, as docs/client.md shows them.
+APART = "its package wants another cohere than the one of RAGFlow's, which the development environment has; install it in an environment of its own"
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def leaky() -> Iterator[None]:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("leaky")
 def test_langchains_own_cohere_class_is_answered(url: str) -> None:
-    cohere = pytest.importorskip("langchain_cohere")
+    cohere = pytest.importorskip("langchain_cohere", reason=APART)
     own = cohere.CohereRerank(cohere_api_key="any", base_url=url, model=NAME, top_n=2)
     assert [document.page_content for document in own.compress_documents([Document(page_content=text) for text in TEXTS], QUERY)] == BEST[:2]
 
@@ -139,7 +140,7 @@ def test_langchains_own_cohere_class_is_answered(url: str) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("leaky")
 def test_llamaindexs_own_cohere_class_is_answered(url: str) -> None:
-    cohere = pytest.importorskip("llama_index.postprocessor.cohere_rerank")
+    cohere = pytest.importorskip("llama_index.postprocessor.cohere_rerank", reason=APART)
     own = cohere.CohereRerank(api_key="any", base_url=url, model=NAME, top_n=2)
     found = own.postprocess_nodes([NodeWithScore(node=TextNode(text=text)) for text in TEXTS], query_str=QUERY)
     assert [node.node.get_content() for node in found] == BEST[:2]
@@ -148,6 +149,6 @@ def test_llamaindexs_own_cohere_class_is_answered(url: str) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("leaky")
 def test_haystacks_own_cohere_class_is_answered(url: str) -> None:
-    cohere = pytest.importorskip("haystack_integrations.components.rankers.cohere")
+    cohere = pytest.importorskip("haystack_integrations.components.rankers.cohere", reason=APART)
     own = cohere.CohereRanker(model=NAME, api_key=Secret.from_token("any"), api_base_url=url, top_k=2)
     assert [document.content for document in own.run(QUERY, [HaystackDocument(content=text) for text in TEXTS])["documents"]] == BEST[:2]

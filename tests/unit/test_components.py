@@ -23,15 +23,17 @@ from components import (
     RerankerImage,
     SharedNetwork,
 )
+from components._base import Published
 from components.image import ArchiveBase, Base, RegistryBase, SourceBase, WheelBase, file_identity
 from components.ragflow import CONNECT, DISCONNECT
 from components.reranker import host_url
 from host import labels
 from tests.support.recording import Recorded, Recording, Registration, imagined, record
-from tests.unit.builders import a_ragflow
+from tests.unit.builders import a_deployment, a_ragflow
 
-OWNER = "ragflow-reranker/test"
+OWNER = a_deployment()
 SSH = {"DOCKER_HOST": "ssh://root@box"}
+RELEASED = "rerank:index:SharedNetwork$command:local:Command::network-released"
 KEY = "sk-a-key-that-nobody-sees"
 TOKEN = "hf_a-token-that-nobody-sees"
 
@@ -40,6 +42,10 @@ VOLUME = "docker:index/volume:Volume"
 NETWORK = "docker:index/network:Network"
 IMAGE = "docker:index/image:Image"
 COMMAND = "command:local:Command"
+
+
+def marked(generation: str) -> dict[str, str]:
+    return {labels.OWNER: OWNER.owner, labels.GENERATION: generation}
 
 
 def network_args(**changed: Any) -> NetworkArgs:
@@ -62,7 +68,7 @@ def model_args(**changed: Any) -> ModelArgs:
     return ModelArgs(**{
         "source": "hub", "repo": "Qwen/Qwen3-Reranker-0.6B", "revision": "6e9e69830b95c52b5fd889b7690dda3329508de3", "slug": "qwen3-reranker-0.6b",
         "mirrors": ("https://one", "https://two"), "endpoint": "https://modelscope.cn", "path": "", "token": "", "keep": True, "network": "bridge",
-        "image_name": "ragflow-vllm-reranker:0.32.0", "prefix": "ragflow-vllm-reranker", "generation": "00000001",
+        "image_name": "ragflow-vllm-reranker:0.32.0", "prefix": "ragflow-vllm-reranker", "marks": marked("00000001"),
         "owner": OWNER, "proxies": {}, "environment": {},
         **changed,
     })  # fmt: skip
@@ -75,7 +81,7 @@ def reranker_args(**changed: Any) -> RerankerArgs:
         "network_name": "docker-ragflow", "network_id": "n1", "model_mount_source": "model-volume", "model_target": "/models/qwen3-reranker-0.6b",
         "bind_address": "127.0.0.1", "host_port": 8123, "cpus": 2, "memory_mib": 8192, "shm_mib": 1024,
         "restart": "unless-stopped", "log_max_mib": 10,
-        "health_timeout_seconds": 900, "generation": "00000002", "cache_generation": "00000003", "owner": OWNER, "environment": {}, **changed,
+        "health_timeout_seconds": 900, "generation": "00000002", "cache_marks": marked("00000003"), "key_marks": marked("00000002"), "owner": OWNER, "environment": {}, **changed,
     })  # fmt: skip
 
 
@@ -108,20 +114,24 @@ def all_parented(recorded: Recorded, component: str) -> bool:
 
 
 def test_a_network_of_ours_is_a_labelled_bridge_that_is_deleted_before_it_is_replaced() -> None:
-    recorded = record(lambda: SharedNetwork("network", network_args(generation="00000004")))
-    assert urns(recorded) == ["rerank:index:SharedNetwork$docker:index/network:Network::network-bridge", "rerank:index:SharedNetwork::network"]
+    recorded = record(lambda: SharedNetwork("network", network_args(marks=marked("00000004"))))
+    assert urns(recorded) == [
+        RELEASED,
+        "rerank:index:SharedNetwork$docker:index/network:Network::network-bridge",
+        "rerank:index:SharedNetwork::network",
+    ]
     assert all_parented(recorded, "rerank:index:SharedNetwork")
     bridge = recorded.one(NETWORK)
     assert (bridge.inputs["name"], bridge.inputs["driver"], labelled(bridge)) == (
-        "docker-ragflow", "bridge", {labels.OWNER: OWNER, labels.GENERATION: "00000004"}
+        "docker-ragflow", "bridge", {labels.OWNER: OWNER.owner, labels.GENERATION: "00000004"}
     )  # fmt: skip
     assert bridge.delete_before_replace is True
-    assert bridge.retain_on_delete is False
+    assert bridge.retain_on_delete is True  # network-released removes it
 
 
 def test_an_adopted_network_is_no_resource_so_that_it_can_never_be_deleted() -> None:
     recorded = record(lambda: SharedNetwork("network", network_args(adopt=True, adopted_id="n7")))
-    assert urns(recorded) == ["rerank:index:SharedNetwork::network"]
+    assert urns(recorded) == [RELEASED, "rerank:index:SharedNetwork::network"]
 
 
 @pytest.mark.parametrize(("args", "expected"), [
@@ -139,7 +149,9 @@ def test_both_kinds_of_network_give_a_name_and_an_id(args: dict[str, Any], expec
 
 # -- image --------------------------------------------------------------------------------------------------------------
 
-WHEEL = WheelBase(version="0.32.0", build_args={"VLLM_VERSION": "0.32.0"})
+DIGEST = "sha256:" + "ab" * 32
+PUBLISHED = Published(reference=f"python:3.12@{DIGEST}", registries=("docker.io", "mirror.example/hub"))
+WHEEL = WheelBase(version="0.32.0", image=PUBLISHED, build_args={"VLLM_VERSION": "0.32.0"})
 SERVING_URNS = ["rerank:index:RerankerImage$docker:index/image:Image::image-serving", "rerank:index:RerankerImage::image"]
 BASES: list[tuple[str, Base, list[str], str]] = [
     ("wheel", WHEEL, ["rerank:index:RerankerImage$docker:index/image:Image::image-base"], "vllm-cpu:0.32.0"),
@@ -150,7 +162,8 @@ BASES: list[tuple[str, Base, list[str], str]] = [
     ("source of a clone", SourceBase(version="0.32.0", context="../vllm", build_args={}),
     ["rerank:index:RerankerImage$docker:index/image:Image::image-base"],
      "vllm-cpu:0.32.0"),
-    ("registry", RegistryBase(reference="vllm/cpu:1@sha256:0"), [], "vllm/cpu:1@sha256:0"),
+    ("registry", RegistryBase(image=Published(reference="vllm/cpu:1")), [], "vllm/cpu:1"),
+    ("registry, by digest", RegistryBase(image=PUBLISHED), [], "ragflow-reranker-base:abababababab"),
     ("archive", ArchiveBase(path=__file__, reference="vllm:1"), ["rerank:index:RerankerImage$command:local:Command::image-base"], "vllm:1"),
 ]  # fmt: skip
 
@@ -176,7 +189,7 @@ def test_the_wheel_is_built_from_our_dockerfile_with_buildkit_and_its_arguments(
     assert (build["imageName"], build["skipPush"]) == ("vllm-cpu:0.32.0", True)
     assert build["build"] == {
         "context": ".", "dockerfile": "images/Dockerfile.cpu", "builderVersion": "BuilderBuildKit",
-        "platform": "linux/amd64", "args": {"VLLM_VERSION": "0.32.0"},
+        "platform": "linux/amd64", "args": {"VLLM_VERSION": "0.32.0", "BASE_IMAGE": "ragflow-reranker-base:abababababab"},
     }  # fmt: skip
 
 
@@ -224,6 +237,7 @@ def test_the_image_is_known_by_name_and_by_id() -> None:
 
 FILLED = [
     "rerank:index:ModelVolume$command:local:Command::model-populate",
+    "rerank:index:ModelVolume$command:local:Command::model-released-qwen3-reranker-0.6b-6e9e69830b95",
     "rerank:index:ModelVolume$docker:index/volume:Volume::model-volume-qwen3-reranker-0.6b-6e9e69830b95",
     "rerank:index:ModelVolume::model",
 ]
@@ -234,7 +248,7 @@ VOLUME_NAME = "ragflow-vllm-reranker-qwen3-reranker-0.6b-6e9e69830b95"
     ({"source": "hub"}, FILLED),
     ({"source": "modelscope"}, FILLED),
     ({"source": "archive", "path": __file__}, FILLED),
-    ({"source": "directory", "path": "/srv/m"}, [FILLED[0], FILLED[2]]),
+    ({"source": "directory", "path": "/srv/m"}, [FILLED[0], FILLED[3]]),
 ])  # fmt: skip
 def test_every_source_but_a_directory_fills_a_volume(args: dict[str, Any], expected: list[str]) -> None:
     recorded = record(lambda: ModelVolume("model", model_args(**args)))
@@ -244,12 +258,14 @@ def test_every_source_but_a_directory_fills_a_volume(args: dict[str, Any], expec
 
 @pytest.mark.parametrize("keep", [True, False])
 def test_a_destroy_leaves_the_volume_unless_told_otherwise(keep: bool) -> None:
-    volume = record(lambda: ModelVolume("model", model_args(keep=keep))).one(VOLUME)
-    assert volume.retain_on_delete is keep
+    recorded = record(lambda: ModelVolume("model", model_args(keep=keep)))
+    volume = recorded.one(VOLUME)
+    assert volume.retain_on_delete is True
+    assert recorded.named("model-released-qwen3-reranker-0.6b-6e9e69830b95").inputs["environment"]["KEEP"] == ("yes" if keep else "no")
     # The old revision serves until the new one is whole.
     assert volume.delete_before_replace is None
     assert volume.inputs["name"] == VOLUME_NAME
-    assert labelled(volume) == {labels.OWNER: OWNER, labels.GENERATION: "00000001"}
+    assert labelled(volume) == {labels.OWNER: OWNER.owner, labels.GENERATION: "00000001"}
 
 
 def docker_run(command: Registration) -> str:
@@ -257,7 +273,7 @@ def docker_run(command: Registration) -> str:
 
 
 def test_the_hub_is_asked_by_a_confined_container_on_the_docker_host() -> None:
-    populate = record(lambda: ModelVolume("model", model_args(proxies={"HTTPS_PROXY": "http://p:1"}, environment=SSH))).one(COMMAND)
+    populate = record(lambda: ModelVolume("model", model_args(proxies={"HTTPS_PROXY": "http://p:1"}, environment=SSH))).named("model-populate")
     assert docker_run(populate).endswith(
         f"--mount type=volume,source={VOLUME_NAME},target=/srv/model --env HTTPS_PROXY=http://p:1 ragflow-vllm-reranker:0.32.0 populate --source hub "
         "--repo Qwen/Qwen3-Reranker-0.6B --revision 6e9e69830b95c52b5fd889b7690dda3329508de3 --target /srv/model --mirror "
@@ -269,18 +285,18 @@ def test_the_hub_is_asked_by_a_confined_container_on_the_docker_host() -> None:
 
 @pytest.mark.parametrize(("source", "network"), [("hub", "host"), ("modelscope", "host"), ("archive", "none"), ("directory", "none")])
 def test_only_a_download_has_a_network(source: str, network: str) -> None:
-    populate = record(lambda: ModelVolume("model", model_args(source=source, path=__file__, network="host"))).one(COMMAND)
+    populate = record(lambda: ModelVolume("model", model_args(source=source, path=__file__, network="host"))).named("model-populate")
     assert f" --network {network} " in docker_run(populate)
 
 
 def test_a_directory_is_mounted_read_only_where_the_reranker_will_see_it_and_only_checked() -> None:
-    populate = record(lambda: ModelVolume("model", model_args(source="directory", path="/srv/my models"))).one(COMMAND)
+    populate = record(lambda: ModelVolume("model", model_args(source="directory", path="/srv/my models"))).named("model-populate")
     assert "--mount 'type=bind,source=/srv/my models,target=/models/qwen3-reranker-0.6b,readonly'" in docker_run(populate)
     assert docker_run(populate).endswith("--target /models/qwen3-reranker-0.6b")
 
 
 def test_an_archive_is_read_from_the_machine_that_runs_pulumi() -> None:
-    populate = record(lambda: ModelVolume("model", model_args(source="archive", path=__file__))).one(COMMAND)
+    populate = record(lambda: ModelVolume("model", model_args(source="archive", path=__file__))).named("model-populate")
     assert docker_run(populate).endswith(f" < {__file__}")
     assert populate.inputs["triggers"][-1] == file_identity(__file__)
 
@@ -288,7 +304,7 @@ def test_an_archive_is_read_from_the_machine_that_runs_pulumi() -> None:
 def test_an_archive_in_the_home_folder_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "model.tar").write_text("")
-    populate = record(lambda: ModelVolume("model", model_args(source="archive", path="~/model.tar"))).one(COMMAND)
+    populate = record(lambda: ModelVolume("model", model_args(source="archive", path="~/model.tar"))).named("model-populate")
     assert docker_run(populate).endswith(f" < {tmp_path / 'model.tar'}")
 
 
@@ -308,7 +324,7 @@ def test_whoever_mounts_the_model_waits_until_it_is_whole(args: dict[str, Any], 
 def test_the_token_goes_in_by_stdin_alone_and_is_a_secret() -> None:
     recorded = record(lambda: ModelVolume("model", model_args(token=pulumi.Output.secret(TOKEN))))
     assert holding(recorded, TOKEN) == {("model-populate", "stdin")}
-    populate = recorded.one(COMMAND)
+    populate = recorded.named("model-populate")
     assert populate.inputs["stdin"] == f"{TOKEN}\n"
     assert populate.secrets == {"stdin"}
 
@@ -316,10 +332,14 @@ def test_the_token_goes_in_by_stdin_alone_and_is_a_secret() -> None:
 # -- reranker -----------------------------------------------------------------------------------------------------------
 
 RERANKER_URNS = [
-    "rerank:index:Reranker$command:local:Command::reranker-healthy", "rerank:index:Reranker$docker:index/container:Container::reranker-container",
+    "rerank:index:Reranker$command:local:Command::reranker-cache-released", "rerank:index:Reranker$command:local:Command::reranker-healthy",
+    "rerank:index:Reranker$docker:index/container:Container::reranker-container",
     "rerank:index:Reranker$docker:index/volume:Volume::reranker-cache", "rerank:index:Reranker::reranker",
 ]  # fmt: skip
-KEY_URNS = ["rerank:index:Reranker$command:local:Command::reranker-key-file", "rerank:index:Reranker$docker:index/volume:Volume::reranker-key"]
+KEY_URNS = [
+    "rerank:index:Reranker$command:local:Command::reranker-key-file", "rerank:index:Reranker$command:local:Command::reranker-key-released",
+    "rerank:index:Reranker$docker:index/volume:Volume::reranker-key",
+]  # fmt: skip
 
 
 def holding(recorded: Recorded, text: str) -> set[tuple[str, str]]:
@@ -328,7 +348,7 @@ def holding(recorded: Recorded, text: str) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("args", "expected"), [({}, RERANKER_URNS), ({"api_key": KEY, "key_generation": "00000002"}, sorted([*RERANKER_URNS, *KEY_URNS]))]
+    ("args", "expected"), [({}, RERANKER_URNS), ({"api_key": KEY, "key_marks": marked("00000002")}, sorted([*RERANKER_URNS, *KEY_URNS]))]
 )
 def test_the_parts_of_a_reranker_keep_their_names(args: dict[str, Any], expected: list[str]) -> None:
     recorded = record(lambda: Reranker("reranker", reranker_args(**args)))
@@ -353,7 +373,13 @@ def test_the_container_is_confined_limited_and_checked() -> None:
     assert mounted(container) == [
         ("volume", "ragflow-vllm-reranker-cache", "/var/lib/reranker", False), ("volume", "model-volume", "/models/qwen3-reranker-0.6b", True),
     ]  # fmt: skip
-    assert labelled(container) == {labels.OWNER: OWNER, labels.NETWORK_ID: "n1", labels.GENERATION: "00000002", labels.KEY_ID: ""}
+    assert labelled(container) == {
+        labels.OWNER: OWNER.owner,
+        labels.MADE: OWNER.made,
+        labels.NETWORK_ID: "n1",
+        labels.GENERATION: "00000002",
+        labels.KEY_ID: "",
+    }
     # A published port and a name are free only when the old container is gone.
     assert container.delete_before_replace is True
     assert not {"privileged", "envs", "deviceRequests", "networkMode", "pidMode"} & {key for key, value in container.inputs.items() if value}
@@ -380,14 +406,14 @@ def test_the_grace_period_is_spelled_as_the_daemon_reads_it_back(seconds: int, w
 
 
 def test_waiting_for_health_follows_the_container_on_its_host() -> None:
-    waits = record(lambda: Reranker("reranker", reranker_args(environment=SSH, health_timeout_seconds=77))).one(COMMAND)
+    waits = record(lambda: Reranker("reranker", reranker_args(environment=SSH, health_timeout_seconds=77))).named("reranker-healthy")
     assert waits.inputs["triggers"] == ["id-of-reranker-container"]
     assert waits.inputs["environment"].items() >= SSH.items()
     assert "+ 77 ))" in waits.inputs["environment"]["SCRIPT"]
 
 
 def test_a_key_is_in_the_stdin_of_its_writing_and_nowhere_else() -> None:
-    recorded = record(lambda: Reranker("reranker", reranker_args(api_key=pulumi.Output.secret(KEY), key_generation="00000002")))
+    recorded = record(lambda: Reranker("reranker", reranker_args(api_key=pulumi.Output.secret(KEY), key_marks=marked("00000002"))))
     assert holding(recorded, KEY) == {("reranker-key-file", "stdin")}
     assert recorded.named("reranker-key-file").secrets == {"stdin"}
     assert recorded.named("reranker-key-file").inputs["stdin"] == f"{KEY}\n"
@@ -399,7 +425,9 @@ def test_a_key_that_came_as_plain_text_is_a_secret_all_the_same() -> None:
 
 
 def test_the_key_file_is_written_on_the_docker_host_without_a_network() -> None:
-    written = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, key_generation="00000002", environment=SSH))).named("reranker-key-file")
+    written = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, key_marks=marked("00000002"), environment=SSH))).named(
+        "reranker-key-file"
+    )
     assert docker_run(written).endswith(
         "--mount type=volume,source=ragflow-vllm-reranker-key,target=/run/reranker ragflow-vllm-reranker:0.32.0 key --target /run/reranker/api_keys"
     )
@@ -409,7 +437,7 @@ def test_the_key_file_is_written_on_the_docker_host_without_a_network() -> None:
 
 
 def test_the_container_reads_the_key_from_a_file_and_is_replaced_when_it_was_written_anew() -> None:
-    recorded = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, key_generation="00000002", arguments=["launch", "--model", "m"])))
+    recorded = record(lambda: Reranker("reranker", reranker_args(api_key=KEY, key_marks=marked("00000002"), arguments=["launch", "--model", "m"])))
     container = recorded.one(CONTAINER)
     assert container.inputs["command"] == ["launch", "--model", "m", "--api-key-file", "/run/reranker/api_keys"]
     assert mounted(container)[-1] == ("volume", "ragflow-vllm-reranker-key", "/run/reranker", True)
@@ -417,8 +445,8 @@ def test_the_container_reads_the_key_from_a_file_and_is_replaced_when_it_was_wri
     # What the label says is no secret: a secret label would hide every other label in a preview.
     assert container.secrets == frozenset()
     volume = recorded.named("reranker-key")
-    assert labelled(volume) == {labels.OWNER: OWNER, labels.GENERATION: "00000002"}
-    assert (volume.delete_before_replace, volume.retain_on_delete) == (True, False)
+    assert labelled(volume) == {labels.OWNER: OWNER.owner, labels.GENERATION: "00000002"}
+    assert (volume.delete_before_replace, volume.retain_on_delete) == (True, True)
 
 
 def test_what_the_writing_of_the_key_printed_is_no_secret_although_the_provider_takes_it_for_one() -> None:
@@ -482,7 +510,8 @@ def test_each_ragflow_container_has_an_attachment_named_by_it() -> None:
     assert alias.startswith("attachment-")
     assert (command["create"], command["delete"]) == (CONNECT, DISCONNECT)
     assert command["environment"] == {
-        **SSH, "ATTACHMENT": alias, "CONTAINER": "id-of-docker-ragflow-cpu-1", "NAME": "docker-ragflow-cpu-1", "NETWORK": "docker-ragflow"
+        **SSH, "ATTACHMENT": alias, "CONTAINER": "id-of-docker-ragflow-cpu-1", "NAME": "docker-ragflow-cpu-1", "NETWORK": "docker-ragflow",
+        "OWNER": OWNER.owner,
     }  # fmt: skip
     assert command["triggers"] == ["id-of-docker-ragflow-cpu-1", alias, "docker-ragflow"]
 
@@ -604,7 +633,7 @@ def test_the_entry_waits_for_what_it_needs() -> None:
 def test_two_instances_share_no_urn_and_no_name_of_a_thing_on_the_host() -> None:
     def stand(name: str, container: str) -> None:
         SharedNetwork(f"{name}-network", network_args(network_name=f"{container}-net"))
-        image = RerankerImage(f"{name}-image", image_args(RegistryBase(reference="vllm:1"), image_name=f"{container}:1"))
+        image = RerankerImage(f"{name}-image", image_args(RegistryBase(image=Published(reference="vllm:1")), image_name=f"{container}:1"))
         model = ModelVolume(f"{name}-model", model_args(prefix=container, image_name=image.image_name))
         Reranker(
             f"{name}-reranker",

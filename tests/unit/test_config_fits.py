@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 
 from config import fits
-from config.settings import SettingsError
+from config.settings import Settings, SettingsError
 from host import labels
-from tests.unit.builders import GIB, REFUSED_HERE, a_container, a_host, a_network, a_settings
+from host.observe import Host
+from plan import names
+from tests.unit.builders import GIB, REFUSED_HERE, a_container, a_deployment, a_host, a_network, a_settings
 
-OWNER = "ragflow-reranker/test"
-OURS = {labels.OWNER: OWNER}
-THEIRS = {labels.OWNER: "ragflow-reranker/other"}
+OURS = {labels.OWNER: a_deployment().owner}
+THEIRS = {labels.OWNER: "ragflow-reranker/test/ffffffff", labels.MADE: "2026-11-24 from desk:/home/kim/reranker"}
 RERANKER = "ragflow-vllm-reranker"
 
 UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -30,8 +31,9 @@ UNFIT: list[tuple[dict[str, Any], dict[str, Any], str]] = [
      f"containerName: a container '{RERANKER}' exists already, and this project did not make it (a compose file of an earlier guide?); remove it (docker rm -f "
      f"{RERANKER}), or choose another name"),
     ({}, {"containers": (a_container(RERANKER, labels=THEIRS, running=False),)},
-     f"containerName: a container '{RERANKER}' exists already, and the stack ragflow-reranker/other made it; remove it (docker rm -f "
-     f"{RERANKER}), or choose another name"),
+     f"containerName: container '{RERANKER}' exists already, made by another deployment, ffffffff (ragflow-reranker/test, 2026-11-24 from "
+     "desk:/home/kim/reranker). To have both, choose another containerName and hostPort (the network is shared): pulumi config set -s test containerName "
+     f"{RERANKER}-2. To take over what is there, on purpose or after lost state: make up STACK=test TAKE_OVER=ffffffff"),
     ({}, {"networks": {"docker-ragflow": a_network("docker-ragflow", driver="macvlan", unfit="exists with driver macvlan, and only bridge and overlay networks let "
          "containers call each other by name on every host")}},
      "networkName: 'docker-ragflow' exists with driver macvlan, and only bridge and overlay networks let containers call each other by name on every host; choose "
@@ -84,27 +86,31 @@ FIT: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
+def refusals_on(settings: Settings, host: Host, *, port: str = "") -> list[str]:
+    return fits.refusals_on(settings, host, a_deployment(), names(settings), port=port)
+
+
 @pytest.mark.parametrize(("dials", "facts", "sentence"), UNFIT)
 def test_a_host_that_cannot_take_the_stack_is_refused_with_the_reason(dials: dict[str, Any], facts: dict[str, Any], sentence: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        fits.check(a_settings(**dials), a_host(**facts), OWNER)
+        fits.check(a_settings(**dials), a_host(**facts), a_deployment(), names(a_settings(**dials)))
     assert str(refused.value).splitlines() == [REFUSED_HERE, f"  - {sentence}"]
 
 
 @pytest.mark.parametrize(("dials", "facts"), FIT)
 def test_a_host_that_can_take_the_stack_is_left_alone(dials: dict[str, Any], facts: dict[str, Any]) -> None:
-    assert fits.refusals_on(a_settings(**dials), a_host(**facts), OWNER) == []
+    assert refusals_on(a_settings(**dials), a_host(**facts)) == []
 
 
 def test_all_reasons_are_given_at_once() -> None:
-    refusals = fits.refusals_on(a_settings(backend="gpu"), a_host(cpus=1, memory=GIB, containers=(a_container(RERANKER),)), OWNER)
+    refusals = refusals_on(a_settings(backend="gpu"), a_host(cpus=1, memory=GIB, containers=(a_container(RERANKER),)))
     assert [line.split(":")[0] for line in refusals] == ["cpus", "memoryGiB", "backend", "containerName"]
 
 
 @pytest.mark.parametrize("stack", ["laptop", "home-server", "mock"])
 def test_the_stacks_of_this_repository_fit_the_hosts_that_they_are_written_for(stack: str) -> None:
     facts = {"laptop": (2, 8), "home-server": (10, 16), "mock": (1, 1)}[stack]
-    assert fits.refusals_on(a_settings(stack_file=stack), a_host(cpus=facts[0], memory=facts[1] * GIB), OWNER) == []
+    assert refusals_on(a_settings(stack_file=stack), a_host(cpus=facts[0], memory=facts[1] * GIB)) == []
 
 
 TAKEN = [
@@ -118,7 +124,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("port", "sentence"), TAKEN)
 def test_a_port_that_is_not_to_be_had_is_refused_by_its_key_with_who_has_it(port: str, sentence: str) -> None:
-    assert fits.refusals_on(a_settings(), a_host(), OWNER, port=port) == [sentence]
+    assert refusals_on(a_settings(), a_host(), port=port) == [sentence]
 
 
 @pytest.mark.parametrize(
@@ -132,18 +138,19 @@ def test_a_port_that_is_not_to_be_had_is_refused_by_its_key_with_who_has_it(port
     ],
 )
 def test_a_port_that_our_own_container_has_is_not_asked_for_again(dials: dict[str, Any], containers: Any, wanted: bool) -> None:
-    assert fits.wants_port(a_settings(**dials), a_host(containers=containers), OWNER) is wanted
+    assert fits.wants_port(a_settings(**dials), a_host(containers=containers), a_deployment()) is wanted
 
 
 def test_a_host_that_works_otherwise_than_one_may_think_is_warned_of() -> None:
     host = a_host(lacking=frozenset({"cpu"}), driver="vfs", networks={"docker-ragflow": a_network("docker-ragflow", ipv4=False)})
-    said = fits.check(a_settings(missingLimits="omit"), host, OWNER)
+    settings = a_settings(missingLimits="omit")
+    said = fits.check(settings, host, a_deployment(), names(settings))
     assert [sentence.split(":")[0] for sentence in said] == ["cpus", "docker", "networkName"]
     assert "has IPv6 alone" in said[2]
-    assert fits.check(a_settings(), a_host(), OWNER) == []
+    assert fits.check(a_settings(), a_host(), a_deployment(), names(a_settings())) == []
 
 
 def test_a_host_that_has_the_stack_already_is_not_asked_for_the_room_of_a_first_one() -> None:
     full = {"root": "/var/lib/docker", "free": GIB // 2}
-    assert [line.split(":")[0] for line in fits.refusals_on(a_settings(), a_host(**full), OWNER)] == ["disk"]
-    assert fits.refusals_on(a_settings(), a_host(**full, containers=(a_container(RERANKER, labels=OURS),)), OWNER) == []
+    assert [line.split(":")[0] for line in refusals_on(a_settings(), a_host(**full))] == ["disk"]
+    assert refusals_on(a_settings(), a_host(**full, containers=(a_container(RERANKER, labels=OURS),))) == []

@@ -11,6 +11,7 @@ import pytest
 from components import _containers
 from components.image import archive_script, source_script
 from components.ragflow import CONNECT, DISCONNECT
+from host import labels
 
 
 class Shell:
@@ -229,12 +230,21 @@ def test_a_container_that_was_removed_while_it_started_is_said_to_be_gone(shell:
 
 # -- CONNECT and DISCONNECT ---------------------------------------------------------------------------------------------
 
-ON_THE_NETWORK = {"ATTACHMENT": "attachment-1-2", "CONTAINER": "0123", "NAME": "docker-ragflow-cpu-1", "NETWORK": "docker-ragflow"}
+ON_THE_NETWORK = {
+    "ATTACHMENT": "attachment-1-2",
+    "CONTAINER": "0123",
+    "NAME": "docker-ragflow-cpu-1",
+    "NETWORK": "docker-ragflow",
+    "OWNER": "p/laptop/1a2b",
+}
 NETWORKS = called("inspect", "--format", "{{json .NetworkSettings.Networks}}", "0123")
 ALIASES = called(
     "inspect", "--format", "{{range $name, $end := .NetworkSettings.Networks}}{{range $end.Aliases}}{{println $name .}}{{end}}{{end}}", "0123"
 )
 JOIN = called("network", "connect", "--alias", "attachment-1-2", "docker-ragflow", "0123")
+OTHERS = called(
+    "ps", "--all", "--filter", "network=docker-ragflow", "--filter", f"label={labels.OWNER}", "--format", f'{{{{.Label "{labels.OWNER}"}}}} {{{{.Names}}}}',
+)  # fmt: skip
 LEAVE = called("network", "disconnect", "--force", "docker-ragflow", "0123")
 
 
@@ -261,7 +271,18 @@ def test_a_join_that_fails_fails_the_step(shell: Shell) -> None:
 def test_an_attachment_of_ours_is_taken_back(shell: Shell) -> None:
     shell.docker({"inspect": "docker_ragflow ragflow-cpu\ndocker-ragflow 0123\ndocker-ragflow attachment-1-2\n"})
     done = shell.run(DISCONNECT, **ON_THE_NETWORK)
-    assert (done.returncode, shell.calls) == (0, [ALIASES, LEAVE])
+    assert (done.returncode, shell.calls) == (0, [ALIASES, OTHERS, LEAVE])
+
+
+@pytest.mark.parametrize(
+    ("there", "stays"),
+    [("p/laptop/1a2b ours\n", ""), ("p/laptop/1a2b ours\np/laptop/1a2 theirs\n", "theirs"), ("p/laptop theirs\nq/nas/77 others\n", "theirs others")],
+)
+def test_an_attachment_by_which_another_deployments_reranker_is_called_stays(shell: Shell, there: str, stays: str) -> None:
+    shell.docker({"inspect": "docker-ragflow attachment-1-2\n", "ps": there})
+    done = shell.run(DISCONNECT, **ON_THE_NETWORK)
+    said = f"docker-ragflow-cpu-1 stays on docker-ragflow, where it calls another deployment's reranker: {stays}\n" if stays else ""
+    assert (done.returncode, done.stdout, LEAVE in shell.calls) == (0, said, not stays)
 
 
 @pytest.mark.parametrize(

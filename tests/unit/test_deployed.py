@@ -163,7 +163,11 @@ def test_a_stack_is_asked_of_pulumi_with_the_passphrase_that_make_keeps(checkout
     a_program(tmp_path / "bin", "pulumi", f"echo \"$* $PWD $PULUMI_CONFIG_PASSPHRASE_FILE\" > {tmp_path}/asked; echo '{json.dumps(OUTPUTS)}'")
     told = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "XDG_CONFIG_HOME": str(tmp_path / "config")}
     assert of_stack("nas", checkout, told).container == "reranker"
-    assert (tmp_path / "asked").read_text().split() == [*["stack", "output", "--json", "--stack", "nas", "--non-interactive"], str(checkout), str(kept)]
+    assert (tmp_path / "asked").read_text().split() == [
+        *["stack", "output", "--json", "--stack", "nas", "--non-interactive"],
+        str(checkout),
+        str(kept),
+    ]
     with pytest.raises(deployed.NoTarget, match="choose one of nas"):
         of_stack("other", checkout, told)
     a_program(tmp_path / "bin", "pulumi", "echo 'error: no stack named nas found' >&2; exit 1")

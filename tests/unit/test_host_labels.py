@@ -3,13 +3,48 @@
 import re
 
 from host import labels
+from tests.unit.builders import a_deployment
+
+OLD = {labels.OWNER: "ragflow-reranker/test", labels.GENERATION: "4f2a"}
+THEIRS = {labels.OWNER: "ragflow-reranker/test/ffffffff", labels.GENERATION: "4f2a"}
 
 
-def test_the_owner_is_project_and_stack_so_that_two_stacks_keep_off_each_others_things() -> None:
-    assert labels.owner("ragflow-reranker", "laptop") == "ragflow-reranker/laptop"
-    assert labels.owned({labels.OWNER: "ragflow-reranker/laptop"}, "ragflow-reranker/laptop")
-    assert not labels.owned({labels.OWNER: "ragflow-reranker/home"}, "ragflow-reranker/laptop")
-    assert not labels.owned({}, "ragflow-reranker/laptop")
+def test_two_checkouts_with_one_stack_name_are_two_deployments() -> None:
+    ours = a_deployment()
+    assert ours.owner == "ragflow-reranker/test/0a1b2c3d"
+    for asked in (ours.made_it, ours.holds, ours.runs):
+        assert asked({labels.OWNER: ours.owner})
+        assert not asked(THEIRS)
+        assert not asked({})
+
+
+def test_what_was_made_before_there_were_identities_is_ours_where_our_state_lists_it() -> None:
+    assert a_deployment(known=frozenset({"4f2a"})).made_it(OLD)
+    assert not a_deployment().made_it(OLD)
+    # an incarnation alone says nothing of what has an identity
+    assert not a_deployment(known=frozenset({"4f2a"})).made_it(THEIRS)
+
+
+def test_a_renamed_stack_is_the_same_deployment() -> None:
+    assert a_deployment(stack="ragflow-reranker/renamed").made_it({labels.OWNER: "ragflow-reranker/test/0a1b2c3d"})
+
+
+def test_what_was_taken_over_stays_ours_but_for_a_container_that_was_made_there_since() -> None:
+    taking = a_deployment(taking="ffffffff", heir_of=("ffffffff",))
+    assert taking.runs(THEIRS)
+    assert taking.holds(THEIRS)
+    assert not taking.made_it(THEIRS)
+    later = a_deployment(heir_of=("ffffffff",))
+    assert later.holds(THEIRS)
+    assert not later.runs(THEIRS)
+
+
+def test_a_volume_of_ours_keeps_its_labels_for_other_ones_would_replace_it() -> None:
+    assert labels.marks(OLD, a_deployment(known=frozenset({"4f2a"}))) == OLD
+    assert labels.marks(THEIRS, a_deployment(heir_of=("ffffffff",))) == THEIRS
+    fresh = labels.marks(None, a_deployment())
+    assert (fresh[labels.OWNER], fresh[labels.MADE]) == (a_deployment().owner, a_deployment().made)
+    assert labels.marks(fresh, a_deployment()) == fresh
 
 
 def test_a_volume_keeps_its_generation_while_it_lives() -> None:
@@ -38,3 +73,7 @@ def test_an_attachment_of_somebody_else_or_of_another_stack_is_not_ours() -> Non
     assert labels.attachment((), "ragflow-reranker/laptop") == labels.BY_OTHERS
     assert labels.attachment(("ragflow-cpu", another), "ragflow-reranker/laptop") == labels.BY_OTHERS
     assert not another.startswith(labels.attachment(None, "ragflow-reranker/laptop")[: len("attachment-00000000-")])
+
+
+def test_an_attachment_that_our_state_lists_is_ours_under_whatever_name() -> None:
+    assert labels.attachment(("ragflow-cpu", "attachment-old-1"), "0a1b2c3d", {"attachment-old-1"}) == "attachment-old-1"

@@ -40,7 +40,7 @@ ANSWERS = {
     "network inspect n0 n1": json.dumps(NETWORKS),
     "container ls -aq --no-trunc": "c1\nc2\n",
     "container inspect c1 c2": json.dumps(CONTAINERS),
-    "volume ls -q --filter label=io.ragflow-reranker.owner": "ragflow-vllm-reranker-key\nbare\n",
+    "volume ls -q": "ragflow-vllm-reranker-key\nbare\n",
     "volume inspect ragflow-vllm-reranker-key bare": json.dumps(VOLUMES),
     "context inspect --format {{json .}}": json.dumps(
         {"Name": "desktop", "Endpoints": {"docker": {"Host": "unix:///home/me/.docker/run/docker.sock"}}}

@@ -42,7 +42,7 @@ def test_the_flags_are_spelled_as_the_keys_of_pulumi_yaml_are_in_snake_case() ->
         "--device cpu --model /m --served-model-names a --served-model-names b --max-model-len 4096 --dtype auto --kv-cache-gib 1 "
         "--max-num-batched-tokens 0 --max-num-seqs 0 --threads 0 --block-size 0 --prefix-caching on --preload on --enforce-eager off --instruction x "
         "--deadline-seconds 25 --min-document-tokens 64 --unscored below --max-query-tokens 512 --max-documents 1024 --max-body-mib 8 --cache-entries 1000 "
-        "--golden-check on --gpu-count 2 --gpu-memory-utilization-percent 85 --unverified on --api-key-file /k -- --seed 1"
+        "--golden-check on --page on --gpu-count 2 --gpu-memory-utilization-percent 85 --unverified on --api-key-file /k -- --seed 1"
     )
     assert parse(argv) == launch_options(
         model="/m",
@@ -79,7 +79,9 @@ def test_no_argument_that_pulumi_yaml_gives_a_default_has_another_one_here(missi
 def test_only_what_no_stack_file_sets_has_a_default_here() -> None:
     defaults = {item.name for item in dataclasses.fields(LaunchOptions)} - set(REQUIRED)
     # A dial of the GPU is no argument of a CPU's container; the others are of the deployment, not of the stack.
-    assert defaults == {"api_key_file", "model", "tokens_per_pass", "gpu_count", "gpu_memory_utilization_percent", "unverified", "extra", "host", "port", "scratch"}
+    assert defaults == {
+        "api_key_file", "model", "tokens_per_pass", "number_format", "gpu_count", "gpu_memory_utilization_percent", "unverified", "host", "port", "scratch", "extra"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

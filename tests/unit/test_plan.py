@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import plan
+from components._base import Published
 from components.image import ArchiveBase, Base, PythonBase, RegistryBase, SourceBase, WheelBase
 from config.settings import camel
 from host.observe import Container
@@ -21,7 +22,7 @@ from serving import dials
 from serving.launch.mock import MockOptions
 from serving.launch.options import LaunchDials, LaunchOptions, parse
 from serving.options import ServiceDials
-from tests.unit.builders import DECLARED, a_container, a_host, a_network, a_ragflow, a_settings
+from tests.unit.builders import DECLARED, a_container, a_deployment, a_host, a_network, a_ragflow, a_settings
 
 PROXY = "http://10.0.0.1:3128"
 DIGEST = "@sha256:" + "0" * 64
@@ -46,22 +47,33 @@ def test_a_proxy_is_told_in_both_spellings_and_only_where_there_is_one() -> None
     }  # fmt: skip
 
 
+def published(reference: str, key: str, **more: Any) -> Published:
+    return Published(reference=reference, key=key, registries=tuple(DECLARED["imageRegistries"]["default"]), **more)
+
+
+def based(reference: str, **more: Any) -> Published:
+    return published(reference, "baseImage", from_packages=True, **more)
+
+
 BASES: list[tuple[dict[str, Any], Base]] = [
     (
         {"imageStrategy": "source", "httpProxy": PROXY},
         SourceBase(version="0.32.0", context="https://github.com/vllm-project/vllm.git", build_args={"HTTP_PROXY": PROXY, "http_proxy": PROXY}),
     ),
-    ({"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, RegistryBase(reference=f"vllm/cpu:1{DIGEST}")),
+    ({"imageStrategy": "registry", "registryImage": f"vllm/cpu:1{DIGEST}"}, RegistryBase(image=published(f"vllm/cpu:1{DIGEST}", "registryImage"))),
     ({"imageStrategy": "archive", "archivePath": __file__, "archiveImage": "vllm:1"}, ArchiveBase(path=__file__, reference="vllm:1")),
-    ({"backend": "gpu", "gpuImage": "vllm/vllm-openai:v0.33.0"}, RegistryBase(reference="vllm/vllm-openai:v0.33.0")),
-    ({"backend": "mock", "baseImage": "python:3.12"}, PythonBase(reference="python:3.12", build_args={})),
+    ({"backend": "gpu", "gpuImage": "vllm/vllm-openai:v0.33.0"}, RegistryBase(image=published("vllm/vllm-openai:v0.33.0", "gpuImage"))),
+    ({"backend": "mock", "baseImage": "python:3.12"}, PythonBase(image=based("python:3.12"), build_args={})),
     (
         {"backend": "mock", "baseImage": "python:3.12", "packageIndex": "https://pypi.example/simple", "httpProxy": PROXY},
-        PythonBase(reference="python:3.12", build_args={"PACKAGE_INDEX": "https://pypi.example/simple", "HTTP_PROXY": PROXY, "http_proxy": PROXY}),
+        PythonBase(
+            image=based("python:3.12", proxies={"HTTP_PROXY": PROXY, "http_proxy": PROXY}),
+            build_args={"PACKAGE_INDEX": "https://pypi.example/simple", "HTTP_PROXY": PROXY, "http_proxy": PROXY},
+        ),
     ),
     # what only a CPU reads leaves the others alone
-    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, PythonBase(reference="python:3.12", build_args={})),
-    ({"backend": "gpu", "imageStrategy": "source"}, RegistryBase(reference=default("gpuImage"))),
+    ({"backend": "mock", "imageStrategy": "source", "baseImage": "python:3.12"}, PythonBase(image=based("python:3.12"), build_args={})),
+    ({"backend": "gpu", "imageStrategy": "source"}, RegistryBase(image=published(default("gpuImage"), "gpuImage"))),
 ]
 
 
@@ -75,10 +87,13 @@ def test_every_dial_of_the_wheel_reaches_its_dockerfile() -> None:
         "baseImage": "debian:bookworm", "packageIndex": "https://pypi.example/simple",
         "extraIndex": "https://extra.example/simple", "vllmPackage": "vllm",
         "vllmVersion": "0.31.0", "torchRequirement": "torch==2.12.0+cpu", "debianMirror": "http://deb.example/debian", "httpsProxy": PROXY,
+        "torchIndexes": ["https://torch.example/cpu", "https://other.example/cpu"], "imageFromPackages": False, "buildNetwork": "host",
     }  # fmt: skip
     base = plan.image_base(a_settings(**wanted))
-    assert base == WheelBase(version="0.31.0", build_args={
-        "BASE_IMAGE": "debian:bookworm", "PACKAGE_INDEX": "https://pypi.example/simple",
+    proxies = {"HTTPS_PROXY": PROXY, "https_proxy": PROXY}
+    image = published("debian:bookworm", "baseImage", debian_mirror="http://deb.example/debian", build_network="host", proxies=proxies)
+    assert base == WheelBase(version="0.31.0", image=image, build_args={
+        "TORCH_INDEXES": "https://torch.example/cpu https://other.example/cpu", "PACKAGE_INDEX": "https://pypi.example/simple",
         "EXTRA_INDEX": "https://extra.example/simple", "VLLM_PACKAGE": "vllm",
         "VLLM_VERSION": "0.31.0", "TORCH_REQUIREMENT": "torch==2.12.0+cpu", "DEBIAN_MIRROR": "http://deb.example/debian", "CA_BUNDLE": "",
         "HTTPS_PROXY": PROXY, "https_proxy": PROXY,
@@ -191,7 +206,7 @@ def test_the_form_has_the_id_where_the_stack_entered_the_model() -> None:
 
 
 def registered(*containers: Container, **overrides: Any) -> plan.Plan:
-    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), "ragflow-reranker/test")
+    return plan.plan(a_settings(ragflowApiKey="ragflow-key", **overrides), a_host(containers=containers), a_deployment())
 
 
 def test_ragflow_is_told_what_its_form_would_be() -> None:
@@ -304,7 +319,7 @@ def test_a_model_name_with_quotes_breaks_no_command() -> None:
     ],
 )
 def test_a_limit_that_the_host_cannot_keep_is_not_asked_for(lacking: tuple[str, ...], cpus: int, memory_mib: int, swaps: bool) -> None:
-    planned = plan.plan(a_settings(missingLimits="omit"), a_host(lacking=frozenset(lacking)), "me/test")
+    planned = plan.plan(a_settings(missingLimits="omit"), a_host(lacking=frozenset(lacking)), a_deployment())
     args = planned.reranker(*(Mock() for _ in range(3)))
     assert (args.cpus, args.memory_mib, args.swaps) == (cpus, memory_mib, swaps)
     # What no quota holds is held by the number of its threads.
@@ -335,19 +350,19 @@ def test_a_ragflow_that_no_network_can_be_added_to_is_refused_with_what_to_do(
 ) -> None:
     host = a_host(containers=containers, networks={"theirs": a_network("theirs")})
     with pytest.raises(NotFound) as refused:
-        plan.plan(a_settings(**dials), host, "me/test")
+        plan.plan(a_settings(**dials), host, a_deployment())
     assert words in str(refused.value)
 
 
 def test_a_ragflow_in_the_hosts_network_that_is_left_alone_is_entered_with_the_published_port() -> None:
-    planned = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(),)), "me/test")
+    planned = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(),)), a_deployment())
     assert (planned.hosted, planned.ragflows, planned.warnings) == (True, [], [])
     assert planned.entry.base_url == "http://127.0.0.1:8123/v1"
-    beside = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(), a_ragflow("kb-ragflow-cpu-1"))), "me/test")
+    beside = plan.plan(a_settings(ragflowMode="none"), a_host(containers=(hosted(), a_ragflow("kb-ragflow-cpu-1"))), a_deployment())
     assert (beside.hosted, beside.entry.base_url) == (False, INTERNAL)
 
 
 def test_a_network_to_join_that_there_are_two_of_is_refused_with_both_ids() -> None:
     host = a_host(containers=(a_ragflow(),), networks={"docker_ragflow": a_network("docker_ragflow", id="a" * 64, twins=("b" * 64,))})
     with pytest.raises(NotFound, match=r"^ragflowNetwork: 2 networks of this Docker host are called 'docker_ragflow' \(aaaaaaaaaaaa, bbbbbbbbbbbb\)"):
-        plan.plan(a_settings(ragflowMode="join"), host, "me/test").network()
+        plan.plan(a_settings(ragflowMode="join"), host, a_deployment()).network()

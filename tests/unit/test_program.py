@@ -20,11 +20,12 @@ from registration.__main__ import main
 from tests.support.ragflow_api import KEY as RAGFLOW_KEY
 from tests.support.ragflow_api import RagflowApi, served
 from tests.support.recording import ROOT, Recorded, Recording, Registration, config_of, imagined, run_program
-from tests.unit.builders import DECLARED, GIB, REFUSED, REFUSED_HERE, a_container, a_host, a_network, a_ragflow
+from tests.unit.builders import DECLARED, GIB, REFUSED, REFUSED_HERE, a_container, a_deployment, a_host, a_network, a_ragflow, a_state
 
 CONTAINER = "docker:index/container:Container"
 COMMAND = "command:local:Command"
-OWNER = "ragflow-reranker/test"
+OWNER = a_deployment().owner
+RELEASED = "model-released-qwen3-reranker-0.6b-6e9e69830b95"
 VOLUME = "model-volume-qwen3-reranker-0.6b-6e9e69830b95"
 DIGEST = "@sha256:" + "0" * 64
 KEY = "sk-a-key-that-nobody-sees"
@@ -63,6 +64,11 @@ def urns(recorded: Recorded) -> set[str]:
     return {item.urn.removeprefix(start) for item in recorded.resources}
 
 
+def steps(recorded: Recorded) -> list[str]:
+    """Names of the commands that do something when the stack comes up."""
+    return [item.name for item in recorded.of(COMMAND) if item.inputs["create"] != ":"]
+
+
 # -- the names that a stack's state knows -------------------------------------------------------------------------------
 
 COMMON = {
@@ -70,12 +76,21 @@ COMMON = {
     "rerank:index:RerankerImage::image", "rerank:index:RerankerImage$docker:index/image:Image::image-serving", "rerank:index:Reranker::reranker",
     "rerank:index:Reranker$docker:index/volume:Volume::reranker-cache", "rerank:index:Reranker$docker:index/container:Container::reranker-container",
     "rerank:index:Reranker$command:local:Command::reranker-healthy", "rerank:index:RagflowAttachment::ragflow",
+    "rerank:index:Identity::deployment", "rerank:index:Identity$pulumi:index:Stash::deployment-identity",
+    "rerank:index:Identity$command:local:Command::deployment-remembered", "rerank:index:SharedNetwork$command:local:Command::network-released",
+    "rerank:index:Reranker$command:local:Command::reranker-cache-released",
 }  # fmt: skip
 CHECKED = {"rerank:index:ModelVolume::model", "rerank:index:ModelVolume$command:local:Command::model-populate"}
-MODEL = CHECKED | {"rerank:index:ModelVolume$docker:index/volume:Volume::model-volume-qwen3-reranker-0.6b-6e9e69830b95"}
+MODEL = CHECKED | {
+    "rerank:index:ModelVolume$docker:index/volume:Volume::model-volume-qwen3-reranker-0.6b-6e9e69830b95",
+    "rerank:index:ModelVolume$command:local:Command::model-released-qwen3-reranker-0.6b-6e9e69830b95",
+}
 BUILT = {"rerank:index:RerankerImage$docker:index/image:Image::image-base"}
 COMMANDED = {"rerank:index:RerankerImage$command:local:Command::image-base"}
-KEYED = {"rerank:index:Reranker$docker:index/volume:Volume::reranker-key", "rerank:index:Reranker$command:local:Command::reranker-key-file"}
+KEYED = {
+    "rerank:index:Reranker$docker:index/volume:Volume::reranker-key", "rerank:index:Reranker$command:local:Command::reranker-key-file",
+    "rerank:index:Reranker$command:local:Command::reranker-key-released",
+}  # fmt: skip
 ATTACHED = {"rerank:index:RagflowAttachment$command:local:Command::ragflow-docker-ragflow-cpu-1"}
 
 GOLDEN: list[tuple[str, Dials, set[str]]] = [
@@ -117,7 +132,7 @@ def test_everything_of_docker_lands_on_the_stacks_own_host(what: str) -> None:
     for item in recorded.resources:
         if item.type.startswith("docker:"):
             assert item.provider.startswith(provider.urn), item.name
-        if item.type == COMMAND:
+        if item.type == COMMAND and item.name != "deployment-remembered":
             assert item.inputs["environment"]["DOCKER_HOST"] == "ssh://root@box", item.name
 
 
@@ -222,16 +237,17 @@ def test_a_network_that_was_made_by_hand_is_adopted() -> None:
     assert {"label": labels.NETWORK_ID, "value": "id-of-docker-ragflow"} in recorded.one(CONTAINER).inputs["labels"]
 
 
-@pytest.mark.parametrize(("owner", "ours"), [(OWNER, True), ("ragflow-reranker/laptop", False), ("other/test", False)])
+@pytest.mark.parametrize(("owner", "ours"), [(OWNER, True), ("ragflow-reranker/test/ffffffff", False), ("ragflow-reranker/test", False)])
 def test_a_network_of_another_stack_is_adopted_and_our_own_is_kept(owner: str, ours: bool) -> None:
-    recorded = run_program({"backend": "mock"}, a_host(networks={"docker-ragflow": a_network("docker-ragflow", labels={labels.OWNER: owner})}))
+    host = a_host(networks={"docker-ragflow": a_network("docker-ragflow", labels={labels.OWNER: owner, labels.GENERATION: "4f2a"})})
+    recorded = run_program({"backend": "mock"}, host, monitor=Recording(state=a_state()))
     assert bool(recorded.of("docker:index/network:Network")) is ours
 
 
 def test_each_ragflow_that_was_found_is_attached_under_its_name() -> None:
     others = (a_container("ragflow-mysql"), a_container("ragflow-es-01"))
     recorded = run_program({"backend": "mock"}, a_host(containers=(a_ragflow(), a_ragflow("kb-ragflow-cpu-1", running=False), *others)))
-    assert {item.name for item in recorded.of(COMMAND)} == {"reranker-healthy", "ragflow-docker-ragflow-cpu-1", "ragflow-kb-ragflow-cpu-1"}
+    assert set(steps(recorded)) == {"reranker-healthy", "ragflow-docker-ragflow-cpu-1", "ragflow-kb-ragflow-cpu-1"}
     assert recorded.exports["attachedContainers"] == ["docker-ragflow-cpu-1", "kb-ragflow-cpu-1"]
     assert recorded.warnings == ()
 
@@ -247,12 +263,12 @@ def test_no_ragflow_is_a_warning_and_no_failure() -> None:
         "no RAGFlow container on this host: start RAGFlow and run pulumi up again, or list its containers in ragflowContainers",
     )
     assert recorded.exports["attachedContainers"] == []
-    assert [item.name for item in recorded.of(COMMAND)] == ["reranker-healthy"]
+    assert steps(recorded) == ["reranker-healthy"]
 
 
 def test_a_ragflow_that_is_to_be_left_alone_is_neither_attached_nor_missed() -> None:
     recorded = run_program({"backend": "mock", "ragflowMode": "none"}, a_host(containers=(a_ragflow(),)))
-    assert [item.name for item in recorded.of(COMMAND)] == ["reranker-healthy"]
+    assert steps(recorded) == ["reranker-healthy"]
     assert (recorded.warnings, recorded.exports["attachedContainers"]) == ((), [])
 
 
@@ -485,7 +501,7 @@ def labelled(items: Iterable[Mapping[str, str]]) -> dict[str, str]:
 
 
 def run(dials: Dials, host: Host) -> Recorded:
-    return run_program(dials, host, monitor=Recording(lifelike))
+    return run_program(dials, host, monitor=Recording(lifelike, a_state(host)))
 
 
 @functools.cache
@@ -558,6 +574,8 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         {"modelRevision": "f" * 40},
         {
             VOLUME: {"gone"},
+            RELEASED: {"gone"},
+            "model-released-qwen3-reranker-0.6b-ffffffffffff": {"new"},
             "model-volume-qwen3-reranker-0.6b-ffffffffffff": {"new"},
             "model-populate": {"environment", "triggers"},
             "reranker-container": {"mounts"},
@@ -569,6 +587,8 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         {"model": "Qwen/Qwen3-Reranker-4B", "memoryGiB": 24, "kvCacheGiB": 2},
         {
             VOLUME: {"gone"},
+            RELEASED: {"gone"},
+            "model-released-qwen3-reranker-4b-6e9e69830b95": {"new"},
             "model-volume-qwen3-reranker-4b-6e9e69830b95": {"new"},
             "model-populate": {"environment", "triggers"},
             "reranker-container": {"mounts", "command", "memory", "memorySwap"},
@@ -578,12 +598,18 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
     ({}, {"modelMirrors": ["https://huggingface.co"]}, {"model-populate": {"environment"}}),
     ({}, {"modelToken": TOKEN}, {"model-populate": {"stdin"}}),
     # whether it is kept is an option, not an input
-    ({}, {"modelKeep": False}, {}),
+    ({}, {"modelKeep": False}, {RELEASED: {"environment"}}),
     ({"apiKey": KEY}, {"apiKey": KEY + "2"}, {"reranker-key-file": {"stdin"}, "reranker-container": {"labels"}, **REPLACED}),
     (
         {"apiKey": KEY},
         {"apiKey": ""},
-        {"reranker-key": {"gone"}, "reranker-key-file": {"gone"}, "reranker-container": {"labels", "mounts", "command"}, **REPLACED},
+        {
+            "reranker-key": {"gone"},
+            "reranker-key-released": {"gone"},
+            "reranker-key-file": {"gone"},
+            "reranker-container": {"labels", "mounts", "command"},
+            **REPLACED,
+        },
     ),
     ({}, {"ragflowMode": "none"}, {"ragflow-docker-ragflow-cpu-1": {"gone"}}),
     (
@@ -591,6 +617,7 @@ TOUCHED: list[tuple[Dials, Dials, dict[str, set[str]]]] = [
         {"networkName": "other"},
         {
             "network-bridge": {"name", "labels"},
+            "network-released": {"environment", "triggers"},
             "reranker-container": {"networksAdvanced", "labels"},
             **REPLACED,
             "ragflow-docker-ragflow-cpu-1": {"environment", "triggers"},
@@ -638,7 +665,8 @@ def test_a_volume_that_was_lost_is_filled_again() -> None:
     )
     assert changed(first, run({"apiKey": KEY}, emptied)) == {
         VOLUME: {"labels"}, "model-populate": {"triggers"}, "reranker-key": {"labels"}, "reranker-key-file": {"triggers"},
-        "reranker-cache": {"labels"}, "reranker-container": {"labels"}, **REPLACED,
+        "reranker-cache": {"labels"}, **{name: {"environment", "triggers"} for name in (RELEASED, "reranker-key-released", "reranker-cache-released")},
+        "reranker-container": {"labels"}, **REPLACED,
     }  # fmt: skip
 
 
@@ -666,7 +694,7 @@ def test_a_container_that_was_removed_stopped_or_cut_off_by_hand_is_made_anew_wi
 # -- options, and more than one stack -----------------------------------------------------------------------------------
 
 
-def test_what_is_in_the_way_goes_first_and_what_took_hours_stays() -> None:
+def test_what_is_in_the_way_goes_first_and_what_may_be_somebodys_is_never_removed_by_its_name_alone() -> None:
     recorded = run_program({"apiKey": KEY}, a_host())
     assert {item.name for item in recorded.resources if item.delete_before_replace} == {
         "network-bridge",
@@ -674,7 +702,8 @@ def test_what_is_in_the_way_goes_first_and_what_took_hours_stays() -> None:
         "reranker-key",
         "reranker-cache",
     }
-    assert {item.name for item in recorded.resources if item.retain_on_delete} == {VOLUME}
+    # what they are removed by looks first at whose they are, and who is there
+    assert {item.name for item in recorded.resources if item.retain_on_delete} == {VOLUME, "network-bridge", "reranker-key", "reranker-cache"}
     assert set(recorded.named("reranker-container").replace_on_changes) == {"mounts", "tmpfs", "healthcheck", "init"}
     assert {item.name for item in recorded.resources if item.protect or item.ignore_changes} == set()
 

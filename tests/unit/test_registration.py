@@ -394,6 +394,15 @@ def test_to_look_asks_for_nothing_to_be_changed(version: str) -> None:
 # -- unregister ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("version", [version for version in ALL if version != "v0.26.4"])  # which does not show the address
+def test_an_entry_that_calls_another_reranker_is_left_to_it(version: str) -> None:
+    ragflow = entered(version)
+    elsewhere = replace(ENTRY, base_url="http://another-reranker:8000/v1")
+    [said] = unregister(api(ragflow), elsewhere).said
+    assert f"was left: it calls {ENTRY.base_url}, which is not this reranker" in said
+    assert held(ragflow) == [as_entered(version)]
+
+
 @pytest.mark.parametrize("version", ALL)
 def test_it_goes_with_a_warning_that_names_the_chats_that_use_it(version: str) -> None:
     others = [{"name": f"chat {number}", "rerank_id": ""} for number in range(35)]

@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from rerank import house, models
-from rerank.command import serve
+from rerank.command import app, serve
 from rerank.serve import gpus, instance, log, processes, python, start, tail
 from rerank.serve.instance import Instance, Record
 from rerank.serve.processes import Process
@@ -26,6 +27,7 @@ from rerank.serve.python import Python
 from rerank.serve.start import Settings
 from serving.launch import options as launch
 from tests.support.engine import free_port, wait_until
+from tests.support.hub import serving
 from tests.support.recording import ROOT
 
 SECONDS = 240  # a busy machine imports slowly
@@ -231,7 +233,7 @@ def a_model(folder: Path) -> Path:
 
 
 def test_a_python_without_vllm_is_said_with_the_ways_out() -> None:
-    with pytest.raises(start.Refused, match=r"--python PATH.*ragflow-reranker\[vllm\].*--engine mock"):
+    with pytest.raises(start.Refused, match=r"--python PATH.*docs/serve.md.*--engine mock"):
         start.require(settings(), dataclasses.replace(PYTHON, modules=frozenset()), {})
 
 
@@ -247,6 +249,23 @@ def test_a_model_that_is_missing_or_not_whole_is_said_with_the_command_that_gets
     (whole / "model.safetensors").write_bytes(b"cut")
     with pytest.raises(models.NoModel, match=r"not whole, model.safetensors is cut off.*'rerank fetch' completes it"):
         start.require(settings(model="Qwen/Qwen3-Reranker-0.6B"), PYTHON, {})
+
+
+def test_a_model_is_fetched_whole_and_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("HF_TOKEN", "hf_nobody-sees")
+    repo, revision = "example/Tiny-Reranker", "1" * 40
+    with serving(a_model(tmp_path / "there"), repo, revision) as hub:
+        done = CliRunner().invoke(app, ["fetch", repo, "--revision", revision, "--mirror", hub.url, "--json"])
+        assert done.exit_code == 0, done.stderr
+        again = CliRunner().invoke(app, ["fetch", repo, "--revision", revision, "--mirror", hub.url])
+        missing = CliRunner().invoke(app, ["fetch", "example/Other", "--revision", revision, "--mirror", hub.url])
+    place = tmp_path / "data/ragflow-reranker/models/tiny-reranker"
+    assert json.loads(done.stdout) == {"repo": repo, "revision": revision, "directory": str(place), "name": "tiny-reranker"}
+    assert "already here" in again.stderr
+    assert models.find("tiny-reranker") == models.find(repo) == models.Local(directory=place, name="tiny-reranker", verified=True)
+    assert missing.exit_code == 1
+    assert "pulumi" not in missing.stderr
 
 
 @pytest.mark.parametrize(

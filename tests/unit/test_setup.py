@@ -274,6 +274,7 @@ def test_a_failing_pip_shows_its_words_and_every_way_around_and_is_tried_again(m
         "pip could not install requirements.lock into .venv:\n"
         "  WARNING: Retrying\n"
         "  ERROR: No matching distribution found for pulumi==3.272.0\n"
+        "The cause: a package, or the pinned version of it, is not there.\n"
         "Ways around it, then run this again:\n"
         "  - a proxy: HTTPS_PROXY=http://proxy:port, with PIP_CERT=/path/ca.pem where it has its own CA\n"
         "  - a mirror of the package index: PIP_INDEX_URL=https://mirror/simple\n"
@@ -383,7 +384,8 @@ def test_when_nothing_works_one_message_lists_each_failure_and_every_way_around(
         f"  - {home}/bin/pulumi: not there\n"
         f"  - {home}/versions/3.272.0/bin/pulumi: not there\n"
         "  - PULUMI_ARCHIVE: not set\n"
-        "  - download by Pulumi's Automation API: urllib.error.URLError: <urlopen error Name or service not known>\n" + WAYS
+        "  - download by Pulumi's Automation API: urllib.error.URLError: <urlopen error Name or service not known>\n"
+        "The cause: a host's name is not found.\n" + WAYS
     )
 
 
@@ -486,6 +488,7 @@ def test_missing_plugins_end_in_one_message_with_the_cause_and_every_way_around(
         "  - PATH (pulumi-resource-command): not there\n"
         "  - pulumi plugin ls: no command 1.2.1\n"
         "  - pulumi plugin install resource command 1.2.1: no end within 300 s\n"
+        "The cause: a host's name is not found (get.pulumi.com).\n"
         "Ways around it, then run this again:\n"
         "  - PATH: put pulumi-resource-docker and pulumi-resource-command on it\n"
         "  - a local archive, fetched elsewhere:\n"

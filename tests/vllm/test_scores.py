@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine import docker
+from tests.support.engine import ROOT, docker
 from tests.support.hub import Faults
 from tests.support.model_card import INSTRUCTION, PREFIX, SUFFIX, prompt
 from tests.vllm import conftest
@@ -123,6 +123,17 @@ def test_every_kind_of_text_gets_the_model_cards_score(served: Laptop, expected:
     assert scores == pytest.approx(expected[query], abs=1e-5)
     assert headers["x-rerank-cut"] == str(CUT), "the long document is cut, and no other"
     assert "x-rerank-unscored" not in headers
+
+
+@pytest.mark.parametrize("engine", ["vllm", "transformers"])
+def test_a_cold_start_gives_the_containers_scores(served: Laptop, expected: dict[str, list[float]], engine: str) -> None:
+    code = "import json, sys; from rerank.cold import ColdReranker; cold = ColdReranker(sys.argv[1], engine=sys.argv[2], dtype='float32'); "
+    code += "given = json.load(sys.stdin); print(); print(json.dumps([cold.score(query, given['documents']) for query in given['queries']]))"
+    mounts = ["-v", f"{ROOT}:/src:ro", "-v", f"{served.models}:{MODELS}:ro"]
+    argv = ["run", "--rm", "-i", "--user", "0:0", "--network", "none", *mounts, "-w", "/src", "--entrypoint", "python3", served.image]
+    said = docker(*argv, "-c", code, f"{MODELS}/0", engine, stdin=json.dumps({"queries": QUERIES, "documents": DOCUMENTS}), timeout=300)
+    scores = json.loads(next(line for line in reversed(said.splitlines()) if line.startswith("[[")))
+    assert dict(zip(QUERIES, scores, strict=True)) == {query: pytest.approx(wanted, abs=1e-5) for query, wanted in expected.items()}
 
 
 def test_markers_would_have_changed_the_score(served: Laptop, expected: dict[str, list[float]]) -> None:
