@@ -20,6 +20,7 @@ from rerank.client import RerankClient
 from rerank.command.out import FAILED, UNREACHED, USAGE, Trouble, colours, complain, say, show_json
 from rerank.command.target import Stack, Where, resolve
 from rerank.errors import InvalidInput, RerankError, TimedOut, Unreachable
+from rerank.helpers import first_key
 from rerank.transport import Reply
 from rerank.version import VERSION
 
@@ -118,7 +119,7 @@ def bench(
 ) -> None:
     """Measure a rerank service under load: latency, documents and tokens a second, errors by kind. Of ours, and of vLLM, TEI, Infinity and llama.cpp.
 
-    Keys are taken from RERANK_API_KEY, the second service's from RERANK_AGAINST_API_KEY.
+    Keys are taken from RERANK_API_KEY or the file that RERANK_API_KEY_FILE names, the second service's from RERANK_AGAINST_API_KEY or _FILE.
     """
     if profile and profile not in PROFILES:
         raise typer.BadParameter(f"{profile!r} must be {' or '.join(PROFILES)}", param_hint="--profile")
@@ -155,9 +156,9 @@ def bench(
     )  # fmt: skip
     target = resolve(where, stack)
     url = _reached(target.url, target.docker_host)
-    given = {"A": (url, kind, model or target.model, "RERANK_API_KEY")}
+    given = {"A": (url, kind, model or target.model, _key("RERANK_API_KEY"))}
     if against:
-        given["B"] = (against, against_kind, against_model, "RERANK_AGAINST_API_KEY")
+        given["B"] = (against, against_kind, against_model, _key("RERANK_AGAINST_API_KEY"))
     more = {"X-Rerank-Deadline-Seconds": f"{deadline:g}"} if deadline else {}
     facts = machine.facts()
     services = [_service(name, *one, plan, more) for name, one in given.items()]
@@ -262,11 +263,22 @@ def _reached(url: str, docker_host: str) -> str:
     return url
 
 
-def _service(name: str, url: str, kind: str, model: str, key: str, plan: Plan, more: dict[str, str]) -> Service:
+def _key(variable: str) -> str | None:
+    """The key in a variable, or in the file that its sister names."""
+    key, file = (os.environ.get(name, "").strip() for name in (variable, f"{variable}_FILE"))
+    if key and file:
+        raise Trouble(f"{variable} and {variable}_FILE are both set: unset one of them", USAGE)
+    try:
+        return (first_key(file) if file else key) or None
+    except InvalidInput as error:
+        raise Trouble(str(error), USAGE) from None
+
+
+def _service(name: str, url: str, kind: str, model: str, api_key: str | None, plan: Plan, more: dict[str, str]) -> Service:
     option = "--kind" if name == "A" else "--against-kind"
     if kind not in ("auto", *KINDS):
         raise typer.BadParameter(f"{kind!r} must be auto, {', '.join(KINDS)}", param_hint=option)
-    api_key, ca_bundle = os.environ.get(key, "").strip() or None, os.environ.get("REQUESTS_CA_BUNDLE") or None
+    ca_bundle = os.environ.get("REQUESTS_CA_BUNDLE") or None
     try:
         client = RerankClient(url, api_key=api_key, model=model or None, timeout=plan.timeout, retries=0)
         wire = Wire(client, api_key, ca_bundle)

@@ -528,6 +528,40 @@ def test_the_key_is_sent_and_shown_nowhere() -> None:
     assert "s3cret" not in found.output
 
 
+def test_a_key_may_be_in_a_file_and_one_place_is_enough(quick: rerankers.Running, tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("fr0m-file\n")
+    assert bench(quick.url, "--concurrency", "1", "--calls", "1", RERANK_API_KEY_FILE=str(file)).exit_code == 0
+    assert quick.account().headers[-1]["authorization"] == "Bearer fr0m-file"
+    found = bench(quick.url, RERANK_API_KEY_FILE=str(file), RERANK_API_KEY="x")
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "both set" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("outputs", "said"),
+    [
+        ({"internalUrl": "http://r:8000/v1", "containerName": "r", "hostUrl": ""}, "publishes no port"),
+        (
+            {"internalUrl": "http://r:8000/v1", "containerName": "r", "hostUrl": "http://127.0.0.1:8123/v1", "dockerHost": "ssh://me@there"},
+            "ssh -N -L 8123:",
+        ),
+    ],
+    ids=["no port", "another machine's loopback"],
+)
+def test_a_stack_that_cannot_be_called_from_here_says_how(outputs: dict[str, str], said: str) -> None:
+    found = cli.invoke(app, ["bench", "-"], input=json.dumps(outputs))
+    assert found.exit_code == 2
+    assert said in found.stderr
+
+
+def test_a_stack_is_called_at_its_published_port_by_its_model_name(quick: rerankers.Running) -> None:
+    outputs = {"internalUrl": "http://r:8000/v1", "containerName": "r", "hostUrl": quick.url + "/v1", "modelName": "m"}
+    found = cli.invoke(app, ["bench", "-", "--concurrency", "1", "--calls", "1", "--json"], input=json.dumps(outputs))
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["services"]["A"] == {"url": quick.url, "kind": "vllm", "model": "m"}
+
+
 def test_tokens_are_the_services_own_count_where_it_tells() -> None:
     with rerankers.running("tei") as server:  # a token for each word, and 4 for each document
         found = measured(server.url, "--unit", "tokens", "--length", "100", "--documents", "2", "--concurrency", "1", "--calls", "3")
