@@ -15,6 +15,9 @@ from rerank.client import RerankClient
 from rerank.errors import InvalidInput, RerankError
 from rerank.transport import ANSWER_BYTES, Reply
 
+BUFFER_BYTES = 1 << 16  # asyncio's own are of 256 KiB, made anew for each answer
+LOOK_SECONDS = 0.02  # between looks for calls whose time is over: a timer for each call costs more
+
 
 class Timed(NamedTuple):
     """An answer as it came, and the moments (time.perf_counter) when the request was sent and when the last byte was there."""
@@ -47,6 +50,8 @@ class Wire:
         signed = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self.headers = {"Host": url.netloc, "User-Agent": "rerank-bench", "Accept": "application/json", "Accept-Encoding": "identity", **signed}
         self.idle: list[_Connection] = []
+        self.busy: set[_Connection] = set()
+        self.looking: asyncio.TimerHandle | None = None
         self.opened = 0
 
     def head(self, path: str, length: int, headers: Mapping[str, str]) -> bytes:
@@ -62,6 +67,9 @@ class Wire:
                 fresh = not self.idle
                 connection = await self._connected(end) if fresh else self.idle.pop()
                 stage = "waiting"
+                self.busy.add(connection)
+                if self.looking is None:
+                    self._look()
                 try:
                     timed = await connection.ask(request, end)
                 except ConnectionResetError:
@@ -69,6 +77,7 @@ class Wire:
                         raise
                     continue  # the server had closed a kept connection, which says nothing about this call
                 finally:
+                    self.busy.discard(connection)
                     if connection.begun:
                         stage = "reading"
                 if connection.usable:
@@ -97,23 +106,33 @@ class Wire:
         _, connection = await asyncio.wait_for(making, left)
         return connection
 
+    def _look(self) -> None:
+        now = time.perf_counter()
+        for connection in self.busy:
+            connection.look(now)
+        self.looking = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look) if self.busy else None
+
     def close(self) -> None:
+        if self.looking is not None:
+            self.looking.cancel()
+            self.looking = None
         for connection in self.idle:
             connection.drop()
         self.idle.clear()
 
 
-class _Connection(asyncio.Protocol):
+class _Connection(asyncio.BufferedProtocol):
     """One request and its answer at a time. What is done for each of many calls is as little as can be: headers are looked for, not read."""
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport | None = None
         self.waiting: asyncio.Future[Timed] | None = None
+        self.buffer = memoryview(bytearray(BUFFER_BYTES))
         self.data = b""
         self.head: bytes | None = None
         self.length: int | None = None  # of the body; None: chunked, or until the connection ends
-        self.sent = 0.0
+        self.sent = self.end = 0.0
         self.begun = self.usable = self.chunked = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -132,13 +151,12 @@ class _Connection(asyncio.Protocol):
             raise ConnectionResetError
         self.waiting = self.loop.create_future()
         self.sent = time.perf_counter()
-        timer = self.loop.call_later(max(0.0, end - self.sent), self._fail, asyncio.TimeoutError())
+        self.end = end
         try:
             assert self.transport is not None
             self.transport.write(request)
             return await self.waiting
         finally:
-            timer.cancel()
             self.waiting = None
             if not self.usable:
                 self.drop()
@@ -147,9 +165,13 @@ class _Connection(asyncio.Protocol):
         if self.transport is not None:
             self.transport.abort()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         now = time.perf_counter()
         self.begun = True
+        data = bytes(self.buffer[:nbytes])
         self.data = self.data + data if self.data else data
         try:
             if self.head is None and not self._headed():
@@ -168,6 +190,11 @@ class _Connection(asyncio.Protocol):
         if self.head is not None and self.length is None and not self.chunked:
             self._done(self.data, time.perf_counter())
         self._fail(ConnectionResetError())
+
+    def look(self, now: float) -> None:
+        """Ends a call whose time is over."""
+        if now >= self.end:
+            self._fail(asyncio.TimeoutError())
 
     def _done(self, body: bytes, now: float) -> None:
         if self.waiting is not None and not self.waiting.done() and self.head is not None:
