@@ -88,7 +88,7 @@ def notes(found: Found, *, repeat: int, unit: str, drawn: bool) -> list[str]:
     if any(one.unscored for one in found.levels):
         said.append("Some documents got no score in time (unscored); documents/s are those with one.")
     for one in found.levels:
-        where = f"{one.service} at {one.load}"
+        where = _where(found, one)
         if one.sender_core_share > BUSY:
             said.append(f"{where}: sending took {one.sender_core_share:.0%} of a core here, so the service may be faster than these figures.")
         if one.load.open and one.latency and one.late_p99_seconds > LATE * one.latency["p50"]:
@@ -99,40 +99,50 @@ def notes(found: Found, *, repeat: int, unit: str, drawn: bool) -> list[str]:
 
 
 def tables(found: Found, services: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """The levels of each service, and the comparison, for rich to print."""
-    from rich.table import Table
-
+    """The levels of each service, and the comparison, for rich to print within 80 columns."""
     made = []
     for name, facts in services.items():
-        mine = [one for one in found.levels if one.service == name]
-        if not mine:
-            continue
-        title = f"{name + ': ' if len(services) > 1 else ''}{facts['url']} ({facts['kind']})"
-        table = Table(title=title, title_justify="left")
-        for heading in ("load", "calls", "errors", "p50 s", "p90 s", "p95 s", "p99 s", "max s", "calls/s", "documents/s", "tokens/s"):
-            table.add_column(heading, justify="left" if heading in ("load", "errors") else "right", no_wrap=heading != "errors")
-        extra = [heading for heading in ("cut", "unscored", "cached") if any(getattr(one, heading) for one in mine)]
-        for heading in extra:
-            table.add_column(heading, justify="right")
-        for one in mine:
-            errors = ", ".join(f"{count} {kind}" for kind, count in one.errors.items()) or "0"
-            latency = [number(one.latency.get(key)) for key in ("p50", "p90", "p95", "p99", "max")]
-            rates = [number(value) for value in (one.calls_per_second, one.documents_per_second, one.tokens_per_second)]
-            table.add_row(str(one.load), str(one.calls), errors, *latency, *rates, *(f"{getattr(one, key)} of {one.documents}" for key in extra))
-        made.append(table)
+        if mine := [one for one in found.levels if one.service == name]:
+            title = f"{name + ': ' if len(services) > 1 else ''}{facts['url']} ({facts['kind']})"
+            table = _table(title, "load", "calls", "errors", "p50", "p90", "p95", "p99", "max ms", "calls/s", "docs/s", "tokens/s")
+            for one in mine:
+                latency = [number(1000 * one.latency[key]) if one.latency else "-" for key in ("p50", "p90", "p95", "p99", "max")]
+                rates = [number(value) for value in (one.calls_per_second, one.documents_per_second, one.tokens_per_second)]
+                table.add_row(str(one.load), str(one.calls), str(one.calls - one.answered), *latency, *rates)
+            made.append(table)
     if ratios := compared(found):
-        table = Table(title="B by A, round by round: median (least to most)", title_justify="left")
-        names = list(dict.fromkeys(name for figures in ratios.values() for name in figures))
-        for heading in ("load", "rounds", *names):
-            table.add_column(heading)
+        table = _table("B by A, round by round", "load", "", "median", "least", "most", "rounds")
         for load, figures in ratios.items():
-            cells = [
-                f"{number(spread.median)} ({number(spread.least)} to {number(spread.most)})" if (spread := figures.get(name)) else "-"
-                for name in names
-            ]
-            table.add_row(load, str(max((spread.count for spread in figures.values()), default=0)), *cells)
+            for name, spread in figures.items():
+                table.add_row(load, name, number(spread.median), number(spread.least), number(spread.most), str(spread.count))
         made.append(table)
     return made
+
+
+def _table(title: str, first: str, *headings: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
+    table.add_column(first, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def lines(found: Found) -> list[str]:
+    """What stands below the tables: of each level the errors by kind, with one's words, and what the service says of its documents."""
+    said = []
+    for one in found.levels:
+        where = _where(found, one)
+        said += [f"{where}: {count} {kind}: {one.messages[kind]}" for kind, count in one.errors.items()]
+        if told := [f"{getattr(one, what)} {what}" for what in ("cut", "unscored", "cached") if getattr(one, what)]:
+            said.append(f"{where}: of {one.documents} documents {', '.join(told)}")
+    return said
+
+
+def _where(found: Found, one: Level) -> str:
+    return f"{one.service} at {one.load}" if len({other.service for other in found.levels}) > 1 else str(one.load)
 
 
 def ragflow(one: Level, timeout: float) -> str:

@@ -371,17 +371,12 @@ def _show(found: Found, services: dict[str, dict[str, Any]], facts: dict[str, An
 
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() else 160
+    width = None if sys.stdout.isatty() else 120
     console = Console(no_color=not colours(sys.stdout), highlight=False, width=width)
     for table in report.tables(found, services):
         console.print(table)
-    for one in found.levels:
-        for error, message in one.messages.items():
-            console.print(
-                f"{one.service} at {one.load}: {error}: {message}" if len(services) > 1 else f"{one.load}: {error}: {message}", markup=False
-            )
-    for note in notes:
-        console.print(note, markup=False)
+    for line in (*report.lines(found), *notes):
+        console.print(line, markup=False)
     console.print(
         "; ".join(f"{name}: {', '.join(value) if isinstance(value, list) else value}" for name, value in facts.items()), style="dim", markup=False
     )
