@@ -14,7 +14,7 @@ def test_ragflow_reaches_the_second_reranker_and_the_companion_by_name_and_all_o
     stand_in = (
         f'opts, name="{place.token}-vectors", image="{place.base}", command=["python3", "-m", "http.server", "--directory", "/etc/default", "6333"])'
     )
-    project = examples.project(tmp_path, changed={"companion(network, owner, opts)": f"companion(network, owner, {stand_in}"})
+    project = examples.project(tmp_path, changed={"companion(network, deployment, opts)": f"companion(network, deployment, {stand_in}"})
     config = {**place.config, "apiKey": "sk-rrd-shared"}
     done = place.stack.up(config, sees=place.sees, project=project)
     for output in ("internalUrl", "secondUrl"):

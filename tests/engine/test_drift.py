@@ -27,7 +27,7 @@ def test_a_network_that_was_removed_is_made_again_with_everybody_on_it(stack: Pr
     docker("network", "rm", stack.network)
     seen = stack.settle()
     assert seen["network-bridge"] == "replace"
-    assert set(seen) == {"network-bridge", *CONTAINER_ALONE, f"ragflow-{members[1]}", f"ragflow-{members[2]}"}
+    assert set(seen) == {"network-bridge", "network-released", *CONTAINER_ALONE, f"ragflow-{members[1]}", f"ragflow-{members[2]}"}
     network = inspect(stack.network, "network")["Id"]
     assert {inspect(member)["NetworkSettings"]["Networks"][stack.network]["NetworkID"] for member in members} <= {network, ""}
 
@@ -36,7 +36,7 @@ def test_a_key_volume_that_was_removed_is_written_again(stack: Project) -> None:
     docker("rm", "-f", stack.container)
     docker("volume", "rm", f"{stack.container}-key")
     seen = stack.settle()
-    assert set(seen) == {"reranker-key", "reranker-key-file", *CONTAINER_ALONE}
+    assert set(seen) == {"reranker-key", "reranker-key-released", "reranker-key-file", *CONTAINER_ALONE}
     assert model_names(stack)
 
 
