@@ -65,7 +65,7 @@ class RerankClient:
             raise InvalidInput(f"retries is {retries!r}.", remedy="It must be a whole number from 0.")
         self.model, self.timeout, self.retries = model, _seconds("timeout", timeout), retries
         self.has_key = bool(api_key)
-        self._transport = Transport(self.base_url, api_key or None, ca_bundle)
+        self.transport = Transport(self.base_url, api_key or None, ca_bundle)
         self._redact = api_key or None
         self._most = _Most()
 
@@ -80,7 +80,7 @@ class RerankClient:
 
     def close(self) -> None:
         """Closes the connections that are kept; the client can still be used."""
-        self._transport.session.close()
+        self.transport.session.close()
 
     # -- calls
 
@@ -157,7 +157,7 @@ class RerankClient:
 
     def health(self, *, deadline: float | None = None) -> Health:
         """Whether the service is healthy, and why not. Asks once; RerankError where it gives no answer."""
-        reply = self._transport.exchange("GET", "/health", self._end(deadline) - time.monotonic())
+        reply = self.transport.exchange("GET", "/health", self._end(deadline) - time.monotonic())
         if reply.status in (200, 503):
             try:
                 said = health_of(reply.status == 200, reply.body)
@@ -165,7 +165,7 @@ class RerankClient:
             except MalformedAnswer:
                 if reply.status == 200:
                     raise
-        raise self._refusal(reply)
+        raise self.refusal(reply)
 
     def wait(self, seconds: float = 300.0, *, every: float = 1.0) -> Health:
         """Waits until the service is healthy. TimedOut with what it said last where it is not by then; other errors at once where waiting does not help."""
@@ -206,10 +206,10 @@ class RerankClient:
                 allowed = (left - min(MARGIN_SECONDS, MARGIN * left)) * share
                 headers["X-Rerank-Deadline-Seconds"] = f"{min(DEADLINE_LIMIT_SECONDS, max(0.001, allowed)):.3f}"
             try:
-                reply = self._transport.exchange(method, path, left, body, headers)
+                reply = self.transport.exchange(method, path, left, body, headers)
                 if reply.status == 200:
                     return reply
-                raise self._refusal(reply)
+                raise self.refusal(reply)
             except RerankError as error:
                 wait = error.retry_after if isinstance(error, Overloaded) and error.retry_after is not None else pause
                 wait *= random.uniform(1.0, 1.25)  # those refused at one moment do not all come back at one
@@ -220,7 +220,7 @@ class RerankClient:
             pause *= 2
         raise AssertionError("the last repetition returns or raises")
 
-    def _refusal(self, reply: Reply) -> RerankError:
+    def refusal(self, reply: Reply) -> RerankError:
         """What another status than 200 means."""
         status = reply.status
         said, param = self._said(reply)

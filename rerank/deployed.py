@@ -34,7 +34,7 @@ class NotUp(NoTarget):
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """`container` on the daemon of `docker_host` ("" is this machine's), or a service at `url` (base URL, with or without /v1)."""
+    """`container` on the daemon of `docker_host` ("" is this machine's), or a service at `url` (base URL without /v1). A container's `url` is its published port on that host, if any."""
 
     container: str = ""
     docker_host: str = ""
@@ -74,7 +74,8 @@ def of_outputs(text: str, source: str) -> Target:
     container, model = str(found.get("containerName", "")), str(found.get("modelName", ""))
     if not container:
         return Target(url=of_url(str(found["internalUrl"])).url, model=model)
-    return Target(container=container, docker_host=str(found.get("dockerHost", "")), model=model)
+    published = str(found.get("hostUrl", ""))
+    return Target(container=container, docker_host=str(found.get("dockerHost", "")), url=of_url(published).url if published else "", model=model)
 
 
 def of_stack(name: str, checkout: Path | None, surroundings: Mapping[str, str] = os.environ) -> Target:

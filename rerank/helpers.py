@@ -39,7 +39,7 @@ def default_client() -> RerankClient:
         )
     if key and file:
         raise InvalidInput("RERANK_API_KEY and RERANK_API_KEY_FILE are both set.", remedy="Unset one of them.")
-    return _client(url, _first_key(file) if file else key, model)
+    return _client(url, first_key(file) if file else key, model)
 
 
 @functools.lru_cache(maxsize=8)
@@ -47,7 +47,7 @@ def _client(url: str, key: str, model: str) -> RerankClient:
     return RerankClient(url, api_key=key or None, model=model or None)
 
 
-def _first_key(file: str) -> str:
+def first_key(file: str) -> str:
     try:
         lines = Path(file).read_text(encoding="utf-8").split()
     except (OSError, ValueError) as error:

@@ -120,11 +120,11 @@ class Transport:
         if exchange.reply is not None:
             return exchange.reply
         if exchange.error is None or time.monotonic() >= end:
-            raise self._late(exchange.stage, seconds)
+            raise self.late(exchange.stage, seconds)
         if isinstance(exchange.error, RerankError):
             raise exchange.error
         if isinstance(exchange.error, Exception):
-            raise self._fault(exchange.error, exchange.stage, seconds) from exchange.error
+            raise self.fault(exchange.error, exchange.stage, seconds) from exchange.error
         raise exchange.error
 
     def _run(self, exchange: _Exchange, method: str, path: str, end: float, body: bytes | None, headers: Mapping[str, str]) -> None:
@@ -162,7 +162,7 @@ class Transport:
             response.close()
             raise
 
-    def _late(self, stage: str, seconds: float) -> TimedOut:
+    def late(self, stage: str, seconds: float) -> TimedOut:
         said = {
             "connecting": ("no connection was made", "Is the address right, and does a firewall let it through?"),
             "waiting": ("no answer came", "Allow more time (deadline=, timeout=), or send fewer or shorter documents."),
@@ -171,7 +171,7 @@ class Transport:
         what, remedy = said[stage]
         return TimedOut(f"{self.base_url}: {what} within {seconds:.3g} s.", remedy=remedy)
 
-    def _fault(self, error: Exception, stage: str, seconds: float) -> RerankError:
+    def fault(self, error: Exception, stage: str, seconds: float) -> RerankError:
         """What an error of requests, urllib3 or a socket means to the caller."""
         causes = list(_causes(error))
 
@@ -191,7 +191,7 @@ class Transport:
         if isinstance(error, (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, UnicodeError)):
             return InvalidInput(f"base_url {at} cannot be used.", remedy="Write it as http://HOST:PORT.")
         if among(TimeoutError, requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError):
-            return self._late(stage, seconds)
+            return self.late(stage, seconds)
         if among(socket.gaierror, urllib3.exceptions.NameResolutionError):
             return Unreachable(
                 f"{at}: there is no host named {urlsplit(at).hostname}.",

@@ -3,27 +3,20 @@
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 from bench.serving import parts, report
 from bench.serving.stage import ROOT, Missing, Stage, defaults, docker
+from rerank.bench.machine import facts
 
 FIGURES = ROOT / "bench" / "figures"
-FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_vnni")
 
 
 def machine(stage: Stage) -> dict[str, Any]:
     """The facts that the numbers hang on."""
-    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    fields = dict(line.split(":", 1) for line in cpuinfo.splitlines() if ":" in line)
-    named = {name.strip(): value.strip() for name, value in fields.items()}
-    flags = set(named.get("flags", "").split())
     versions = json.loads(
         stage.inside(
             "-c", "import json, platform, torch, vllm; print(json.dumps([platform.python_version(), torch.__version__, vllm.__version__]))"
@@ -36,13 +29,9 @@ def machine(stage: Stage) -> dict[str, Any]:
         ["git", "-C", str(ROOT), "status", "--porcelain", "serving"], capture_output=True, text=True, check=False, timeout=60
     ).stdout.strip()
     return {
-        "cpu": f"{named.get('model name', platform.machine())} (family {named.get('cpu family', '?')}, model {named.get('model', '?')})",
-        "flags": [flag for flag in FLAGS if flag in flags],
-        "cores": os.cpu_count(),
+        **facts(),
         "cores of each container": stage.cpus,
-        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30), 1),
         "python, torch, vllm of the image": versions,
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": commit + (" with changes in serving/" if changed else ""),
     }
 
@@ -89,14 +78,14 @@ def _measure(stage: Stage, chosen: dict[str, Callable[..., parts.Found]], counts
         stage.build()
         stage.prepare()
         texts = parts.Texts(stage.texts())
-        facts = machine(stage)
+        on = machine(stage)
         FIGURES.mkdir(exist_ok=True)
         for name, measure in chosen.items():
             more = {"directory": ranking_model} if name == "quality" else {}
             before = os.getloadavg()[0]
             found = measure(stage, texts, counts, **more)
             (FIGURES / f"{name}.json").write_text(
-                json.dumps({"machine": {**facts, "load before": round(before, 1)}, "counts": vars(counts), "found": found}, indent=1) + "\n",
+                json.dumps({"machine": {**on, "load before": round(before, 1)}, "counts": vars(counts), "found": found}, indent=1) + "\n",
                 encoding="utf-8",
             )
     finally:

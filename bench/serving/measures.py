@@ -1,9 +1,7 @@
 """The arithmetic of the benchmark: pure, and tested without vLLM."""
 
 import re
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from serving.memory import ModelShape
 from serving.rank.budget import budget
@@ -11,23 +9,6 @@ from serving.rank.unscored import BELOW, ranked
 
 TOP = 8  # documents that RAGFlow hands on to the chat model by default
 NAIVE_CUT_TOKENS = 128
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What a row of measurements says, in their own unit."""
-
-    count: int
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """ValueError where there are none."""
-        if not values:
-            raise ValueError("a spread needs one value at least")
-        return cls(len(values), statistics.median(values), min(values), max(values))
 
 
 def counters(text: str) -> dict[str, float]:

@@ -4,16 +4,21 @@ import dataclasses
 import json
 import random
 import sys
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.serving.client import ENDLESS, FRESH, Answer
-from bench.serving.measures import TOP, Spread, agreement, computed_tokens, flop_per_token, kept, limit_tokens, ranking
+from bench.serving.measures import TOP, agreement, computed_tokens, flop_per_token, kept, limit_tokens, ranking
 from bench.serving.prepare import SLUG
 from bench.serving.stage import AVX2, ROOT, Server, Stage
+from rerank.bench.kinds import KINDS
+from rerank.bench.run import Service, sent
+from rerank.bench.stats import Spread
+from rerank.bench.texts import Call
+from rerank.bench.wire import Wire
+from rerank.client import RerankClient
 from serving.memory import KNOWN_MODELS
 
 RAGFLOW_DOCUMENTS = 66
@@ -177,43 +182,18 @@ def _ragflow(stage: Stage, texts: Texts, counts: Counts, *, avx2: bool) -> Found
 
 
 def _calls(server: Server, texts: Texts, count: int, callers: int) -> Found:
-    asked = [(texts.query(), texts.documents(RAGFLOW_DOCUMENTS)) for _ in range(count)]
-    answers: list[Answer] = []
-    failures: list[str] = []
-    lock = threading.Lock()
-
-    def work() -> None:
-        client = server.client(RAGFLOW_SECONDS)
-        while True:
-            with lock:
-                if not asked:
-                    break
-                call = asked.pop()
-            try:
-                answer = client.rerank(*call)
-            except OSError as error:
-                failures.append(str(error))
-                continue
-            if answer.status == 200:
-                answers.append(answer)
-            else:
-                failures.append(f"{answer.status} after {answer.seconds:.1f} s: {answer.body[:200]!r}")
-            say(
-                f"{server.name}: {answer.status} in {answer.seconds:.2f} s, scored {answer.headers.get('x-rerank-scored')}, kept {answer.headers.get('x-rerank-kept-tokens')}"
-            )
-
-    threads = [threading.Thread(target=work) for _ in range(callers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    late = sum(answer.seconds > RAGFLOW_SECONDS for answer in answers)
+    client = RerankClient(f"http://127.0.0.1:{server.port}")
+    service = Service(name=server.name, client=client, kind=KINDS["ours"], wire=Wire(client, None, None), timeout=RAGFLOW_SECONDS)
+    calls = [Call(texts.query(), tuple(texts.documents(RAGFLOW_DOCUMENTS))) for _ in range(count)]
+    run = sent(service, calls, callers, tell=lambda done: say(f"{server.name}: {done} of {count} calls over"))
+    good = [sample for sample in run.samples if not sample.error]
+    failures = [f"{sample.error} after {sample.seconds:.1f} s: {sample.message}" for sample in run.samples if sample.error]
+    late = sum(sample.error == "TimedOut" for sample in run.samples)
     row: Found = {"calls": count, "errors": len(failures), "over 30 s": late, "failures": failures}
-    if answers:
-        kept_tokens = [int(answer.headers.get("x-rerank-kept-tokens", "512")) for answer in answers]
-        row |= {"seconds": spread([answer.seconds for answer in answers]), "documents scored": spread([int(answer.headers["x-rerank-scored"]) for answer in answers]),
-                "least tokens kept": spread(kept_tokens),
-                "tokens of a prompt": spread([answer.json["usage"]["total_tokens"] / int(answer.headers["x-rerank-scored"]) for answer in answers])}  # fmt: skip
+    if good:
+        row |= {"seconds": spread([sample.seconds for sample in good]), "documents scored": spread([sample.told["scored"] for sample in good]),
+                "least tokens kept": spread([512 if sample.told["kept_tokens"] is None else sample.told["kept_tokens"] for sample in good]),
+                "tokens of a prompt": spread([sample.told["tokens"] / sample.told["scored"] for sample in good])}  # fmt: skip
     return row
 
 

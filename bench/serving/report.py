@@ -5,17 +5,13 @@ from html import escape
 from typing import Any, TypeAlias
 
 from bench.serving.measures import NAIVE_CUT_TOKENS, TOP
+from rerank.bench.stats import number
 
 Found = dict[str, Any]
 Chart: TypeAlias = tuple[str, list[tuple[str, float, str]], float | None]  # title, (label, value, color) ..., the goal's place
 GOALS = {"ours / seeds": 1.8, "of the limit": 0.9, "first start": 0.5, "restart": 0.35, "again": 20.0, "idle ms": 1.0, "share": 0.99}
 BAR, ROW, LEFT, WIDE = 300, 22, 330, 760
 OURS, OTHER, MISSED = "#2f6f9f", "#a9b4bd", "#b5533c"
-
-
-def number(value: float) -> str:
-    """Three digits that count."""
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def spread(found: Found, unit: str = "") -> str:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.serving.report import MISSED, OTHER, OURS, Chart, drawing, number, rows
+from bench.serving.report import MISSED, OTHER, OURS, Chart, drawing, rows
 from bench.waiting.quality import ORDERS
+from rerank.bench.stats import number
 
 Found = dict[str, Any]
 PATIENCE_SECONDS = 30  # RAGFlow waits so long for one rerank, so that is what people who ask it may have to wait today

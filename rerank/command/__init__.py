@@ -23,6 +23,7 @@ VERBS = {
     "logs": "The log of a deployed reranker.",
     "wait": "Wait until a deployed reranker is healthy.",
     "doctor": "Look at the host that runs a stack, or will: what stands in the way, and what RAGFlow's calls will get.",
+    "bench": "Measure a rerank service under load, or two in turn.",
 }
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from bench.serving import measures, parts, report
-from bench.serving.measures import Spread, agreement, bare_argv, computed_tokens, counters, flop_per_token, kept, limit_tokens, ranking
+from bench.serving.measures import agreement, bare_argv, computed_tokens, counters, flop_per_token, kept, limit_tokens, ranking
+from rerank.bench.stats import Spread
 from serving.memory import KNOWN_MODELS
 
 SHAPE = KNOWN_MODELS["qwen3-reranker-0.6b"]
