@@ -43,7 +43,8 @@ def read() -> tuple[Deployment, dict[str, Any]]:
             "was changed. Give the copy a state and names of its own: remove its folder state/ and set another containerName; or work on from here alone: "
             f"TAKE_OVER={kept['id']}"
         )
-    kept = kept or born(remembered(full) if not held else "", place)
+    # Not by an empty state: the engine may have noted the stack itself by now.
+    kept = kept or born(remembered(full), place)
     if taking == kept["id"]:
         kept, taking = {**kept, "machine": place.machine, "folder": place.folder}, ""
     if taking and taking not in kept["heirOf"]:

@@ -62,7 +62,7 @@ def test_the_reranker_joins_ragflows_network_survives_its_re_creation_and_leaves
 
     # compose down and up: another network of that name
     anew()
-    assert set(stack.settle()) == {"reranker-container", "reranker-healthy"}
+    assert set(stack.settle()) == {"network-released", "reranker-container", "reranker-healthy"}
     assert ranked() == DOCUMENTS[::-1]
 
     stack.destroy()

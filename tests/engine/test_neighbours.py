@@ -40,5 +40,5 @@ def test_an_adopted_network_that_was_made_anew_shows_and_is_taken_again(project:
     docker("network", "disconnect", "-f", stack.network, stack.container)
     docker("network", "rm", stack.network)
     made = foreign("network", stack.network)
-    assert set(stack.settle()) == {"reranker-container", "reranker-healthy"}
+    assert set(stack.settle()) == {"network-released", "reranker-container", "reranker-healthy"}
     assert inspect(stack.container)["NetworkSettings"]["Networks"][stack.network]["NetworkID"] == made

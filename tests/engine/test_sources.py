@@ -81,6 +81,7 @@ def test_a_lost_volume_shows_in_the_preview_and_is_filled_again(served: tuple[Pr
     docker("volume", "rm", volume)
     assert set(stack.settle()) == {
         f"model-volume-{fakevllm.SLUG}-{fakevllm.REVISION[:12]}",
+        f"model-released-{fakevllm.SLUG}-{fakevllm.REVISION[:12]}",
         "model-populate",
         "reranker-container",
         "reranker-healthy",
