@@ -4,6 +4,8 @@ import dataclasses
 import os
 import signal
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import pulumi
 import pulumi_docker as docker
@@ -15,6 +17,7 @@ from config.settings import Settings, SettingsError
 from deployment import read
 from host import bundled, neighbours, ports, registered
 from host.external import ExternalArgs, ExternalError, verify
+from host.labels import Deployment
 from host.observe import Host, HostError, observe, publishes_here
 from host.ragflow import NotFound
 from host.registered import NotRegistrable
@@ -30,6 +33,10 @@ def provider(host: Host, identity: pulumi.Resource) -> docker.Provider:
     """
     opts = pulumi.ResourceOptions(depends_on=[identity])
     return docker.Provider("host", host=host.endpoint, cert_path=host.certificates, context="", opts=opts)
+
+
+def identified(deployment: Deployment, kept: Mapping[str, Any]) -> Identity:
+    return Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
 
 
 def external(s: Settings) -> dict[str, pulumi.Input[object]]:
@@ -55,7 +62,7 @@ def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
         pulumi.log.info(held.note)
     for sentence in planned.notes:
         pulumi.log.info(sentence)
-    identity = Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
+    identity = identified(deployment, kept)
     opts = pulumi.ResourceOptions(providers=[provider(host, identity.written)])
 
     network = SharedNetwork("network", planned.network(identity.written), opts)
@@ -81,12 +88,12 @@ def deployed(s: Settings) -> dict[str, pulumi.Input[object]]:
 
 def packed(s: Settings) -> dict[str, pulumi.Input[object]]:
     """What make bundle packs: image and model, made on this machine's Docker under names of their own."""
-    s = dataclasses.replace(s, docker_host="", container_name=f"{s.container_name}-bundle", ragflow_mode="none")
-    host = dataclasses.replace(observe(s.docker_host), bundled=())
+    s = dataclasses.replace(s, docker_host="", container_name=f"{s.container_name}-bundle", ragflow_mode="none", ragflow_url="")
     deployment, kept = read()
+    host = dataclasses.replace(observe(s.docker_host), bundled=())
     planned = plan(s, host, deployment)
-    identity = Identity("deployment", IdentityArgs(kept=kept, stack=f"{pulumi.get_organization()}/{deployment.stack}"))
-    opts = pulumi.ResourceOptions(providers=[provider(host, identity.written)])
+    # Kept in the state of this run: the next one, after a failure, is to know its model's volume.
+    opts = pulumi.ResourceOptions(providers=[provider(host, identified(deployment, kept).written)])
     image = RerankerImage("image", planned.image(), opts)
     model = ModelVolume("model", planned.model(image), opts) if planned.has_model and s.model_source in ("hub", "modelscope") else None
     return {"image": image.image_name, "volume": model.mount_source if model else ""}

@@ -30,23 +30,25 @@ def run_argv(
 def one_off(argv: Sequence[str], *, name: str, owner_label: str, stdin: str = "", not_started: str = "", bundled: Sequence[str] = ()) -> str:
     """Shell: run `argv` after removing what an interrupted run of the same stack left. `stdin`: a file to read from, else the command's own.
 
-    `not_started`: what is said, last, where Docker could not start the container. `bundled` runs in the place of `argv` where this run of pulumi has a bundle,
+    `not_started`: what is said, last, where Docker could not start the container. `bundled` runs in place of `argv` where this run of pulumi has a bundle,
     and reads the model's tar out of it.
     """
     stale = shlex.join(["docker", "ps", "-aq", "--filter", f"name=^/{name}$", "--filter", f"label={owner_label}"])
-    redirect = f" < {shlex.quote(stdin)}" if stdin else ""
-    cleared = f'set -e\nstale=$({stale})\n[ -z "$stale" ] || docker rm -f "$stale" >/dev/null\n'
-    # The environment alone says so: the script, and with it the state, is the same with a bundle and without.
-    feed = f"""if [ -n "${{{MODEL}:-}}" ]; then
-  from=${{{MODEL}%% *}}; rest=${{{MODEL}#* }}
-  tail -c "+$((from + 1))" "${{rest#* }}" | head -c "${{rest%% *}}" | {shlex.join(bundled)}
-  exit
-fi
-"""
-    if not_started:  # by a trap, which needs a shell that is still there
+    lines = ["set -e", f"stale=$({stale})", '[ -z "$stale" ] || docker rm -f "$stale" >/dev/null']
+    if not_started:
         said = f"[ $? -ne 125 ] || echo {shlex.quote(not_started)} >&2"
-        return f"{cleared}trap {shlex.quote(said)} EXIT\n{shlex.join(argv)}{redirect}"
-    return f"{cleared}{feed if bundled else ''}exec {shlex.join(argv)}{redirect}"
+        lines.append(f"trap {shlex.quote(said)} EXIT")
+    if bundled:  # The environment alone says so: the script, and with it the state, is the same with a bundle and without.
+        lines += [
+            f'if [ -n "${{{MODEL}:-}}" ]; then',
+            f"  from=${{{MODEL}%% *}}; rest=${{{MODEL}#* }}",
+            f'  tail -c "+$((from + 1))" "${{rest#* }}" | head -c "${{rest%% *}}" | {shlex.join(bundled)}',
+            "  exit",
+            "fi",
+        ]
+    redirect = f" < {shlex.quote(stdin)}" if stdin else ""
+    # The trap needs a shell that is still there.
+    return "\n".join([*lines, f"{'' if not_started else 'exec '}{shlex.join(argv)}{redirect}"])
 
 
 def populate_arguments(

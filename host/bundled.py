@@ -28,7 +28,15 @@ def pins(values: Mapping[str, Any], root: Path) -> dict[str, str]:
     found = {key: _text(values[key]) for key in ("backend", *KEYS[kind])}
     files = ["images/Dockerfile.serving"]
     if kind == "wheel":
-        files += ["images/Dockerfile.cpu", "images/install.py", f"images/constraints-{values['vllmVersion']}.txt"]
+        torch = values["torchRequirement"].replace("==", "-")
+        # install.py takes the one list or the other.
+        files += [
+            "images/Dockerfile.cpu",
+            "images/install.py",
+            f"images/constraints-{values['vllmVersion']}.txt",
+            f"images/{torch}.txt",
+            f"images/{torch}+cpu.txt",
+        ]
     if kind == "mock":
         files += ["images/mock.lock"]
     for name in files:

