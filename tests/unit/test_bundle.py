@@ -24,6 +24,8 @@ from setup.bundle_file import BundleFile, Writer
 from setup.daemon import Daemon
 from setup.edge import GIB, PIECE, Edge, Refusal, Result
 from setup.verbs import main
+from tests.support.recording import run_program
+from tests.unit.builders import a_host, a_ragflow
 from tests.unit.test_setup import INFO, Machine, refusal
 
 PARTS = {"pulumi/pulumi-v3.260.0-linux-x64.tar.gz": b"program" * 100, "model.tar": b"model" * 1000, "image.tar": b"layer" * 3000, "empty": b""}
@@ -230,6 +232,23 @@ def test_an_image_of_a_wheel_is_of_every_file_that_says_what_is_installed(tmp_pa
     with (tmp_path / "images" / name).open("a") as file:
         file.write("# other\n")
     assert bundled.pins({"backend": "cpu", **wheel}, tmp_path) != before
+
+
+def test_what_is_packed_is_image_and_model_of_this_machine_whatever_the_stacks_host_and_its_ragflow_lack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(bundled.PACK, "1")
+    hosted = a_ragflow(network_mode="host", networks={})
+    given = {
+        "dockerHost": "ssh://nas",
+        "hostPort": 0,
+        "cpus": 64,
+        "ragflowUrl": "http://ragflow:9380",
+        "ragflowApiKey": "ragflow-key",
+        "ragflowMode": "none",
+    }
+    recorded = run_program(given, a_host(containers=(hosted,), cpus=1))
+    assert recorded.named("image-serving").inputs["imageName"].startswith("ragflow-vllm-reranker-bundle:")
+    assert recorded.named("model-populate")
+    assert not recorded.of("docker:index/container:Container")
 
 
 # -- using it ---------------------------------------------------------------------------------------------------------

@@ -40,6 +40,12 @@ def test_a_stack_that_was_destroyed_is_the_deployment_that_its_backend_remembers
     assert (kept["id"], kept["heirOf"]) == ("0a1b2c3d", ["ffffffff"])
 
 
+def test_what_the_backend_remembers_counts_where_the_engine_has_written_the_new_stack_already() -> None:
+    written: dict[str, Any] = {"urn:pulumi:test::ragflow-reranker::pulumi:pulumi:Stack::ragflow-reranker-test": {"outputs": {}}}
+    kept = up(remembered="0a1b2c3d", monitor=Recording(state=written)).one(STASH).inputs["input"]
+    assert kept["id"] == "0a1b2c3d"
+
+
 def test_the_identity_is_written_down_before_anything_on_the_host_carries_it() -> None:
     recorded = up()
     written = recorded.one(STASH).urn
