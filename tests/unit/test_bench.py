@@ -1,4 +1,4 @@
-"""`rerank bench`: its arithmetic, its texts, its loops, what it says of servers of each kind, and its figures against an independent load generator."""
+"""`rerank bench`: its arithmetic, its texts, its loops, what it says of servers of each kind, and its figures against the server's own account."""
 
 import asyncio
 import csv
@@ -19,18 +19,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from bench.sender import of_bench
 from rerank.bench import plot, stats, texts
 from rerank.bench.kinds import KINDS, detect
 from rerank.bench.load import Load, Sample, arrivals, drive
-from rerank.bench.run import Level, Service, level, sent
 from rerank.bench.stats import Limit, Spread, latencies, percentile
 from rerank.bench.texts import Call, Distribution, Shape
-from rerank.bench.wire import Wire
 from rerank.client import RerankClient
 from rerank.command import app
 from rerank.errors import MalformedAnswer
 from rerank.transport import Reply
-from tests.support import asgi, generator, rerankers
+from tests.support import asgi, rerankers
 from tests.support.options import service_options
 from tests.support.recording import ROOT
 
@@ -573,20 +572,6 @@ def test_tokens_are_the_services_own_count_where_it_tells() -> None:
 # -- its honesty
 
 
-def made(server: rerankers.Running) -> tuple[Service, Call, bytes]:
-    client = RerankClient(server.url, retries=0)
-    shape = Shape(documents=Distribution.parse("8"), length=Distribution.parse("20"), query_length=Distribution.parse("8"))
-    call = shape.calls(1, 0)[0]
-    return Service(name="A", client=client, kind=KINDS["vllm"], wire=Wire(client, None, None), timeout=30.0), call, KINDS["vllm"].body(
-        "#" * 12 + " " + call.query, call.documents, None
-    )  # fmt: skip
-
-
-def of_bench(server: rerankers.Running, callers: int, calls: int) -> Level:
-    service, call, _ = made(server)
-    return level("A", Load(level=callers, calls=calls, seconds=60.0), [sent(service, [call], callers, count=calls)])
-
-
 @pytest.mark.parametrize(("seconds", "callers", "calls"), [(0.0, 64, 1500), (0.02, 64, 1000), (0.02, 8, 200)])
 def test_its_rate_is_the_one_that_the_server_saw(seconds: float, callers: int, calls: int) -> None:
     """Of the very same calls, by the server's own account: no load on the machine makes a difference between the two."""
@@ -596,25 +581,6 @@ def test_its_rate_is_the_one_that_the_server_saw(seconds: float, callers: int, c
     assert (found.calls, found.answered) == (calls, calls)
     seen = (account.answered[-1] - min(account.received)) or 1e-9
     assert found.calls_per_second == pytest.approx(calls / seen, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "workers", "callers", "calls"),
-    [(0.004, 2, 64, 300), (0.2, 0, 64, 256), (0.02, 0, 8, 200)],
-    ids=["2 workers of 4 ms, 64 callers", "200 ms, 64 callers", "20 ms, 8 callers"],
-)
-def test_its_figures_are_those_of_an_independent_generator(seconds: float, workers: int, callers: int, calls: int) -> None:
-    """In turn, until both figures are within 5 percent: a sender that is slower by itself never is, a busy machine now and then."""
-    ratios = []
-    with rerankers.running("vllm", seconds, workers) as server:
-        _, _, body = made(server)
-        for _ in range(12):
-            mine = of_bench(server, callers, calls)
-            took, each = asyncio.run(generator.closed(server.url, "/v1/rerank", body, callers, calls))
-            ratios.append((mine.calls_per_second / (calls / took), mine.latency["p50"] / statistics.median(each)))
-            if all(abs(ratio - 1) <= 0.05 for ratio in ratios[-1]):
-                return
-    pytest.fail(f"calls/s and p50 by the other generator's, round by round: {ratios}")
 
 
 def test_an_open_loop_counts_from_the_planned_moment_as_the_server_saw_it() -> None:
