@@ -182,7 +182,7 @@ def test_a_registrys_image_is_taken_by_digest_another_replaces_image_and_contain
     stands = inspect(stack.container)["Id"]
     stack.set(registryImage=f"{address}/stand-in/vllm:1@sha256:{'0' * 64}")
     text = stack.refusal("up")
-    assert f"http://{address}/v2/stand-in/vllm" in text
+    assert f"registryImage: {address}/stand-in/vllm:1@sha256:000" in text
     assert "connection refused" in text
     assert "Traceback" not in text
     assert inspect(stack.container)["Id"] == stands
