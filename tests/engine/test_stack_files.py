@@ -9,7 +9,8 @@ from tests.support.engine import Project, docker
 
 REAL = {
     "host", "network", "network-bridge", "image", "image-base", "image-serving", "model", "model-volume-qwen3-reranker-0.6b-6e9e69830b95", "model-populate",
-    "reranker", "reranker-cache", "reranker-container", "reranker-healthy", "ragflow",
+    "reranker", "reranker-cache", "reranker-container", "reranker-healthy", "ragflow", "deployment", "deployment-identity", "deployment-remembered",
+    "network-released", "model-released-qwen3-reranker-0.6b-6e9e69830b95", "reranker-cache-released",
 }  # fmt: skip
 
 
