@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rerank.command.out import USAGE, Trouble, say, show_json
+from rerank.command.out import Trouble, given, say, show_items, show_json
 
 app = typer.Typer(add_completion=False)
 
@@ -39,9 +39,7 @@ def cold(
     for key, value, known in (("engine", engine, ENGINES), ("device", device, ("cpu", "gpu"))):
         if value and value not in known:
             raise typer.BadParameter(f"{value!r} must be {' or '.join(known)}", param_hint=f"--{key}")
-    texts = [line.rstrip("\n") for line in sys.stdin] if documents == ["-"] else documents
-    if not texts:
-        raise Trouble("there is no document on standard input: write one a line", USAGE)
+    texts = given(documents)
     dials: dict[str, Any] = {"dtype": dtype, "instruction": instruction, "max_model_len": max_model_len}
     try:
         with _only_ours():
@@ -60,8 +58,7 @@ def cold(
             {"model": reranker.name, "engine": reranker.engine, "dtype": reranker.dtype, "results": [dataclasses.asdict(item) for item in items]}
         )
     else:
-        for item in items:
-            print(f"{item.score:.4f}  {item.index:>3}  {' '.join(item.document.split())[:100]}")
+        show_items(items)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 FAILED, USAGE, UNREACHED = 1, 2, 3  # docs/command.md
@@ -36,3 +37,17 @@ def colours(stream: Any) -> bool:
 def show_json(value: Any) -> None:
     """The one JSON document of a verb with --json."""
     print(json.dumps(value, ensure_ascii=False, indent=2), flush=True)
+
+
+def given(documents: list[str]) -> list[str]:
+    """The documents of the command line; of standard input, one a line, where they are '-'. Trouble where there are none."""
+    texts = [line.rstrip("\n") for line in sys.stdin] if documents == ["-"] else documents
+    if not texts:
+        raise Trouble("there is no document on standard input: write one a line", USAGE)
+    return texts
+
+
+def show_items(items: Iterable[Any]) -> None:
+    """A line for each item of a rerank: score, place, the beginning of the document."""
+    for item in items:
+        print(f"{item.score:.4f}  {item.index:>3}  {' '.join(item.document.split())[:100]}")

@@ -1,12 +1,11 @@
 """`rerank rank`: one call to a service, from the shell."""
 
 import os
-import sys
 from typing import Annotated
 
 import typer
 
-from rerank.command.out import UNREACHED, USAGE, Trouble, say, show_json
+from rerank.command.out import UNREACHED, USAGE, Trouble, given, say, show_items, show_json
 from rerank.errors import InvalidInput, RerankError, TimedOut, Unreachable
 from rerank.helpers import default_client
 from rerank.results import Item
@@ -29,9 +28,7 @@ def rank(
     as_json: Annotated[bool, typer.Option("--json", help="The service's own JSON on standard output")] = False,
 ) -> None:
     """Ask a service once: the documents by their relevance to the query, best first."""
-    texts = [line.rstrip("\n") for line in sys.stdin] if documents == ["-"] else documents
-    if not texts:
-        raise Trouble("there is no document on standard input: write one a line", USAGE)
+    texts = given(documents)
     if in_order and top_n:
         raise typer.BadParameter("--in-order shows every score, so it goes without --top-n", param_hint="--top-n")
     # By the environment, as scripts give it: a key is never an argument.
@@ -55,5 +52,4 @@ def rank(
     if as_json:
         show_json(answer)
     else:
-        for item in items:
-            print(f"{item.score:.4f}  {item.index:>3}  {' '.join(item.document.split())[:100]}")
+        show_items(items)
